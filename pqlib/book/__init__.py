@@ -1,0 +1,1 @@
+"""Execute the chapters, stage the pages and render the book; used by the command line only."""

@@ -1,0 +1,158 @@
+"""What the result of a chapter depends on, part by part: the key of its cache.
+
+jupyter-cache sees only the cells. Here the edit of a module re-executes the chapters that use
+it, directly or not, and no others.
+"""
+
+import ast
+import hashlib
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import grimp
+from IPython.core.inputtransformer2 import TransformerManager
+
+import pqlib
+from pqlib.book.chapters import Chapter
+
+_PACKAGE = Path(pqlib.__file__).resolve().parent
+_APART = ("pqlib.book", "pqlib.cli", "pqlib.__main__")
+
+
+def digest(*parts: Any) -> str:
+    """Return a short hash of `parts`, as text."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def hash_path(path: Path) -> str:
+    """Return a short hash of a file's bytes, or of the names and bytes in a folder."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return digest(*((p.relative_to(path).as_posix(), hash_path(p)) for p in files))
+
+
+@lru_cache
+def installed() -> dict[str, str]:
+    """Return the version of Python and of every installed distribution."""
+    return {"Python": platform.python_version()} | {
+        d.name.lower(): d.version for d in sorted(distributions(), key=lambda d: d.name.lower())
+    }
+
+
+def fingerprint(
+    chapter: Chapter, overrides: Mapping[str, Any], root: Path
+) -> dict[str, dict[str, Any]]:
+    """Return all that the result of running `chapter` depends on.
+
+    Parameters
+    ----------
+    chapter : Chapter
+        What is to be run.
+    overrides : dict
+        Parameters that differ from the defaults.
+    root : Path
+        Parameters that name files do so relative to it.
+
+    Returns
+    -------
+    dict of str to dict
+        The parts notebook, parameters, modules, versions and data.
+    """
+    code = [c.source for c in chapter.notebook.cells if c.cell_type == "code"]
+    cells = [(c.cell_type, c.source, c.metadata) for c in chapter.notebook.cells]
+    values = {p.name: p.default for p in chapter.parameters.values()} | dict(overrides)
+    paths = {v: root / v for v in values.values() if isinstance(v, str) and v}
+    if "PQLIB_DATA" in os.environ and any("PQLIB_DATA" in text for text in code):
+        paths["PQLIB_DATA"] = Path(os.environ["PQLIB_DATA"])
+    return {
+        "notebook": {chapter.name: digest(cells, chapter.notebook.metadata)},
+        "parameters": dict(overrides),
+        "modules": {name: hash_path(_file(name)) for name in sorted(used_modules(code))},
+        "versions": installed(),
+        "data": {name: hash_path(path) for name, path in paths.items() if path.exists()},
+    }
+
+
+def used_modules(cells: Iterable[str]) -> set[str]:
+    """Return the modules of pqlib that code cells use, transitively, lazy imports included.
+
+    Parameters
+    ----------
+    cells : iterable of str
+        Sources of code cells; magics are understood.
+
+    Returns
+    -------
+    set of str
+        Dotted names. All but the book machinery when a use cannot be told from the source, as
+        in ``getattr(pq, name)``.
+    """
+    graph = grimp.build_graph("pqlib", cache_dir=None)
+    text = "\n".join(TransformerManager().transform_cell(cell) for cell in cells)
+    todo, found = _named(text, graph.modules), set()
+    while todo:
+        name = todo.pop()
+        if name in found:
+            continue
+        found.add(name)
+        if name == "pqlib":  # its __init__ is lazy: it imports what is asked of it by name
+            continue
+        todo.add(name.rpartition(".")[0])
+        direct = graph.find_modules_directly_imported_by(name)
+        if "pqlib" in direct:
+            todo |= _named(_file(name).read_text("utf-8"), graph.modules)
+        todo |= direct
+    return found
+
+
+def _named(source: str, modules: set[str]) -> set[str]:
+    """Modules that `source` imports, or reaches as attributes of the package."""
+    everything = {m for m in modules if not m.startswith(_APART)}
+    home, roots, found, uses = _home(), set(), set(), {}
+
+    def reach(name: str) -> set[str]:
+        module = f"pqlib.{home.get(name, name)}"
+        return {module} if module in modules else set() if name.startswith("__") else everything
+
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "pqlib":
+                    found |= {"pqlib", alias.name}
+                    if alias.name == "pqlib" or not alias.asname:
+                        roots.add(alias.asname or "pqlib")
+        elif isinstance(node, ast.ImportFrom) and node.module == "pqlib":
+            found |= {"pqlib"}.union(*(reach(alias.name) for alias in node.names))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pqlib."):
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {node.module} | inner & modules
+        elif isinstance(node, ast.Call) and "import" in ast.unparse(node.func):
+            found |= everything
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            uses[node.value] = node.attr  # an attribute is walked before the name in it
+        elif isinstance(node, ast.Name):
+            uses.setdefault(node, "*")
+    for node, attribute in uses.items():
+        if node.id in roots:
+            found |= reach(attribute)
+    return found
+
+
+def _home() -> dict[str, str]:
+    """Read the table of the package's __init__ that says which module holds which name."""
+    for node in ast.parse(_file("pqlib").read_text("utf-8")).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and "_HOME" in ast.unparse(node):
+            return ast.literal_eval(node.value)
+    return {}
+
+
+def _file(module: str) -> Path:
+    path = _PACKAGE.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

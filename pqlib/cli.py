@@ -1,0 +1,178 @@
+"""The command line: build the book, re-run a chapter, see what is stale."""
+
+import base64
+import functools
+import http.server
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pqlib")
+def main() -> None:
+    """Pruning vs quantization, executed: the textbook and its library."""
+
+
+@main.group()
+def book() -> None:
+    """Build the book, or re-run a chapter with other parameters.
+
+    \b
+    pqlib book build                                the whole book, into _build/html
+    pqlib book parameters distribution_error        what a chapter lets you change
+    pqlib book run distribution_error -p n_bits 3   one chapter, other values, into runs/
+    pqlib book status                               what a build would execute, and why
+    """
+
+
+def _command(function: Callable) -> Callable:
+    """Make a subcommand that is given the book and answers mistakes in one message."""
+
+    @functools.wraps(function)
+    def wrapped(**options: Any) -> None:
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        logging.getLogger("pqlib").setLevel(logging.INFO)
+        try:
+            from pqlib.book import build, chapters, parameters
+        except ModuleNotFoundError as error:
+            raise click.ClickException(
+                f"{error.name} is not installed; install the book's tools with "
+                'pip install -c constraints.txt -e ".[torch,book]"'
+            ) from None
+        try:
+            function(chapters.Book.find(Path.cwd()), **options)
+        except (build.BuildError, parameters.InputError) as error:
+            raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            raise click.ClickException("interrupted; the last good book stays") from None
+
+    return book.command()(wrapped)
+
+
+_profile = click.option(
+    "--profile",
+    type=click.Choice(["smoke", "book", "full"]),
+    default="book",
+    show_default=True,
+    help="smoke: seconds, for tests; book: what is published; full: hours or a GPU.",
+)
+_jobs = click.option(
+    "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Chapters at a time."
+)
+
+
+@_profile
+@_jobs
+@_command
+def build(book: Any, profile: str, jobs: int) -> None:
+    """Execute what changed, and render the book.
+
+    \b
+    pqlib book build                  into _build/html
+    pqlib book build --profile smoke  into _build/smoke/html, in seconds
+    """
+    from pqlib.book.build import build_book
+
+    click.echo(build_book(book, profile, jobs))
+
+
+@click.option("-p", "--parameters", "texts", type=(str, str), multiple=True, help="NAME VALUE.")
+@click.option("-y", "--parameters_yaml", "yamls", multiple=True, help="YAML: '{bits: [2, 3]}'.")
+@click.option(
+    "-f",
+    "--parameters_file",
+    "files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A YAML file.",
+)
+@click.option("-b", "--parameters_base64", "encoded", multiple=True, help="YAML in base64.")
+@click.argument("name")
+@_command
+def run(book: Any, name: str, texts: Any, yamls: Any, files: Any, encoded: Any) -> None:
+    """Execute chapter NAME with other parameters into runs/, never over the book.
+
+    \b
+    pqlib book run distribution_error -p n_bits 3
+    pqlib book run distribution_error -p distribution laplace -y '{bits: [2, 3, 8]}'
+
+    Values are checked before anything runs; `pqlib book parameters NAME` lists them.
+    """
+    from pqlib.book.build import run_chapter
+
+    sources = [*(f.read_text("utf-8") for f in files), *yamls]
+    sources += [base64.b64decode(text).decode() for text in encoded]
+    click.echo(run_chapter(book, name, texts, sources))
+
+
+@click.argument("name")
+@_command
+def parameters(book: Any, name: str) -> None:
+    """List what chapter NAME lets you change: types, defaults and limits."""
+    table = Table("name", "type", "default", "allowed", "meaning", title=name)
+    for p in book.chapter(name).parameters.values():
+        table.add_row(p.name, p.type, repr(p.default), p.constraint, p.help)
+    Console().print(table)
+
+
+@_profile
+@_command
+def status(book: Any, profile: str) -> None:
+    """Say for each chapter whether its result is cached, or what made it stale."""
+    from pqlib.book.build import runs_of
+
+    table = Table("chapter", "state", "because", title=f"profile {profile}")
+    for run in runs_of(book, profile):
+        reasons = run.stale()
+        table.add_row(run.chapter.name, "stale" if reasons else "cached", "\n".join(reasons))
+    Console().print(table)
+
+
+@_command
+def check(book: Any) -> None:
+    """Check that no notebook carries outputs and that every parameters cell is sound."""
+    from pqlib.book.build import BuildError
+
+    paths = sorted((book.root / "notebooks").glob("*.ipynb"))
+    cells = [(p.stem, cell) for p in paths for cell in book.chapter(p.stem).notebook.cells]
+    full = sorted({name for name, c in cells if c.get("outputs") or c.get("execution_count")})
+    if full:
+        raise BuildError(f"outputs in {', '.join(full)}; clear them before committing")
+    click.echo(f"{len(paths)} notebooks, no outputs")
+
+
+@_command
+def clean(book: Any) -> None:
+    """Remove _build and runs: the book, the cache and the re-run chapters."""
+    for folder in ("_build", "runs"):
+        shutil.rmtree(book.root / folder, ignore_errors=True)
+
+
+@_command
+def zip(book: Any) -> None:
+    """Pack the book into _build/pqlib-book.zip, which needs no network.
+
+    The smoke book is refused, and so is one whose chapters ran with other parameters.
+    """
+    from pqlib.book.build import pack
+
+    click.echo(pack(book))
+
+
+@click.option("--port", type=int, default=8000, show_default=True, help="Port on this machine.")
+@_command
+def serve(book: Any, port: int) -> None:
+    """Serve the built book on this machine until Ctrl-C."""
+    folder = book.output("book") / "html"
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        click.echo(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends)")
+        server.serve_forever()
