@@ -154,6 +154,7 @@ def _work(number: int, run: Run, events: Any) -> None:
             cwd=run.book.root,
             execution_timeout=run.chapter.timeout,
             at_cell=at_cell,
+            extra_arguments=["--log-level=40"],  # no word on each kernel's transport
         )
         for index, cell in enumerate(notebook.cells):
             cell.metadata.pop("papermill", None)

@@ -41,9 +41,9 @@ def hash_path(path: Path) -> str:
 @lru_cache
 def installed() -> dict[str, str]:
     """Return the version of Python and of every installed distribution."""
-    return {"Python": platform.python_version()} | {
-        d.name.lower(): d.version for d in sorted(distributions(), key=lambda d: d.name.lower())
-    }
+    versions = {d.name.lower(): d.version for d in distributions()}
+    own = {"pqlib": pqlib.__version__, "Python": platform.python_version()}
+    return dict(sorted((versions | own).items()))
 
 
 def fingerprint(

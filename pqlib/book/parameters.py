@@ -87,7 +87,9 @@ def read_parameters(notebook: Any) -> dict[str, Parameter]:
     dict of str to Parameter
         In the order of the cell.
     """
-    source = [c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        cell.metadata.setdefault("tags", [])  # papermill takes them for granted
+    source = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.tags]
     if len(source) > 1:
         raise InputError(f"{len(source)} cells are tagged 'parameters'; tag one")
     seen = {p.name: p for p in _infer_parameters(notebook)}
