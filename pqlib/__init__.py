@@ -1,0 +1,53 @@
+"""Pruning vs Quantization, executed: the library behind the book.
+
+The public names load on first use, so that ``import pqlib`` is quick and needs no torch.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Distribution": "distributions",
+    "Normal": "distributions",
+    "Laplace": "distributions",
+    "Uniform": "distributions",
+    "StudentT": "distributions",
+    "Truncated": "distributions",
+    "Empirical": "distributions",
+    "IntegerGrid": "grids",
+    "matched_sparsity": "budget",
+    "n_zeros": "budget",
+    "storage_bits": "budget",
+    "mse": "metrics",
+    "relative_error": "metrics",
+    "sqnr_db": "metrics",
+    "kurtosis": "metrics",
+    "cka": "metrics",
+    "quantize": "quantize",
+    "dequantize": "quantize",
+    "fake_quantize": "quantize",
+    "magnitude_mask": "prune",
+    "n_m_mask": "prune",
+    "expected_quantization_mse": "expected_error",
+    "expected_pruning_mse": "expected_error",
+    "expected_sqnr_db": "expected_error",
+    "quantization_error_parts": "expected_error",
+    "monte_carlo_quantization_mse": "expected_error",
+    "monte_carlo_pruning_mse": "expected_error",
+    "optimal_scale": "ranges",
+    "search_scale": "ranges",
+}
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'pqlib' has no attribute {name!r}")
+    value = getattr(import_module(f"pqlib.{_HOME[name]}"), name)
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,62 @@
+"""Checks of arguments: each failure names the argument, its value and the remedy."""
+
+from math import inf, isnan
+from numbers import Integral, Real
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def check_number(
+    name: str,
+    value: float,
+    *,
+    low: float = -inf,
+    high: float = inf,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """Return ``value`` as a float if it is a finite real number in the stated interval."""
+    interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number in {interval}, got {value!r}")
+    below = value <= low if open_low else value < low
+    above = value >= high if open_high else value > high
+    if isnan(value) or abs(value) == inf or below or above:
+        raise ValueError(f"{name} must be a finite number in {interval}, got {value!r}")
+    return float(value)
+
+
+def check_integer(name: str, value: int, *, low: int, high: int) -> int:
+    """Return ``value`` as an int if it is a whole number with low <= value <= high."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
+        if isinstance(value, Real) and not isinstance(value, bool | np.bool_):
+            raise ValueError(f"{name} must be a whole number in {low}..{high}, got {value!r}")
+        raise TypeError(f"{name} must be an int in {low}..{high}, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number in {low}..{high}, got {value!r}")
+    return int(value)
+
+
+def as_finite_array(name: str, values: ArrayLike) -> np.ndarray:
+    """Return ``values`` as a float64 array, not empty and without NaN or infinity."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be an array of real numbers: {error}") from error
+    if array.size == 0:
+        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
+    finite = np.isfinite(array)
+    if not finite.all():
+        bad = array[~finite][0]
+        raise ValueError(
+            f"{name} must be finite, got {bad!r} among {array.size} values; remove or replace it"
+        )
+    return array
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """Return ``value`` if it is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    return value

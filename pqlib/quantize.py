@@ -1,0 +1,104 @@
+"""Quantization: weights to integers and back, for numpy arrays and torch tensors alike."""
+
+import sys
+
+import numpy as np
+
+from pqlib.grids import IntegerGrid
+
+
+def _namespace(x):
+    """The library that ``x`` belongs to, numpy or torch, without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and isinstance(x, torch.Tensor) else np
+
+
+def _scale_like(x, grid: IntegerGrid, axis: int):
+    """The grid's scale, shaped to broadcast along ``axis`` of ``x``, of x's kind and dtype."""
+    if grid.granularity == "tensor":
+        return grid.scale
+    if not -x.ndim <= axis < x.ndim or x.shape[axis] != grid.scale.size:
+        raise ValueError(
+            f"grid has {grid.scale.size} scales but x of shape {tuple(x.shape)} does not have that "
+            f"many channels along axis={axis}; set axis or make one scale per channel"
+        )
+    shape = [1] * x.ndim
+    shape[axis] = -1
+    scale = grid.scale.reshape(shape)
+    return scale if _namespace(x) is np else _namespace(x).as_tensor(scale).to(x)
+
+
+def _as_weights(x):
+    xp = _namespace(x)
+    if xp is np:
+        x = np.asarray(x)
+        if x.dtype.kind in "iub":
+            x = x.astype(np.float64)
+        if x.dtype.kind != "f":
+            raise TypeError(f"x must hold real numbers, got dtype {x.dtype}")
+    if not bool(xp.isfinite(x).all()):
+        raise ValueError("x must be finite, got NaN or infinity; remove or replace it")
+    return x
+
+
+def quantize(x, grid: IntegerGrid, axis: int = 0):
+    """Integers of the nearest levels: clip(round(x / scale) + zero_point, qmin, qmax) (eq 1).
+
+    Parameters
+    ----------
+    x : numpy array or torch tensor of real numbers, any shape, finite
+        Weights.
+    grid : IntegerGrid
+        Where to round to. Ties go to the even integer, as IEEE 754, numpy and torch do.
+    axis : int, default 0
+        The channel axis of ``x`` if ``grid`` has one scale per channel.
+
+    Returns
+    -------
+    numpy array or torch tensor of x's shape, int32
+    """
+    x = _as_weights(x)
+    xp = _namespace(x)
+    # clip before the cast: an outlier over a tiny scale exceeds every integer type
+    integers = xp.clip(
+        xp.round(x / _scale_like(x, grid, axis)) + grid.zero_point, grid.qmin, grid.qmax
+    )
+    return integers.astype(np.int32) if xp is np else integers.to(xp.int32)
+
+
+def dequantize(integers, grid: IntegerGrid, axis: int = 0):
+    """Weights scale * (integers - zero_point): float64 in numpy, torch's default dtype in torch.
+
+    Raises
+    ------
+    ValueError
+        If an integer lies outside qmin..qmax.
+    """
+    xp = _namespace(integers)
+    integers = np.asarray(integers) if xp is np else integers
+    if bool(((integers < grid.qmin) | (integers > grid.qmax)).any()):
+        raise ValueError(f"integers must lie in {grid.qmin}..{grid.qmax}, the range of the grid")
+    shifted = integers - grid.zero_point
+    shifted = shifted.astype(np.float64) if xp is np else shifted.to(xp.get_default_dtype())
+    return shifted * _scale_like(shifted, grid, axis)
+
+
+def fake_quantize(x, grid: IntegerGrid, axis: int = 0):
+    """Quantize and dequantize: the nearest level to each weight, in x's own dtype and library.
+
+    Parameters and errors as in `quantize`. The error is at most scale / 2 inside
+    [levels[0], levels[-1]] and the distance to the nearest end outside.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pqlib import IntegerGrid, fake_quantize
+    >>> fake_quantize(np.array([-9.0, 0.2, 1.6]), IntegerGrid(n_bits=2, scale=1.0))
+    array([-2.,  0.,  1.])
+    """
+    x = _as_weights(x)
+    xp = _namespace(x)
+    scale = _scale_like(x, grid, axis)
+    integers = xp.clip(xp.round(x / scale) + grid.zero_point, grid.qmin, grid.qmax)
+    restored = (integers - grid.zero_point) * scale
+    return restored.astype(x.dtype, copy=False) if xp is np else restored.to(x.dtype)
