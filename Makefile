@@ -15,14 +15,14 @@ help: ## show this list
 book: $(STAMP) ## execute the chapters and build the book into _build/html
 	@$(PY) -m pqlib book build
 
-test: smoke ## run the tests (builds the smoke book first when there is none)
+test: smoke ## run the tests (brings the smoke book up to date first)
 	@$(PY) -m pytest
 
 test-slow: smoke ## run the tests, the slow ones too
 	@$(PY) -m pytest -m "slow or not slow"
 
 smoke: $(STAMP)
-	@test -f _build/smoke/html/build.json || $(PY) -m pqlib book build --profile smoke
+	@$(PY) -m pqlib book build --profile smoke
 
 chapter: $(STAMP) ## re-run one chapter: make chapter NAME=distribution_error ARGS="-p n_bits 3"
 	@$(PY) -m pqlib book run $(NAME) $(ARGS)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -84,17 +85,44 @@ def build(book: Any, profile: str, jobs: int) -> None:
     click.echo(build_book(book, profile, jobs))
 
 
-@click.option("-p", "--parameters", "texts", type=(str, str), multiple=True, help="NAME VALUE.")
-@click.option("-y", "--parameters_yaml", "yamls", multiple=True, help="YAML: '{bits: [2, 3]}'.")
+def _mappings(context: click.Context, option: click.Parameter, given: Any) -> list[dict]:
+    """Read YAML from texts, from files, or from base64, as papermill's options do."""
+    found = []
+    for text in given:
+        try:
+            if option.name == "files":
+                text = Path(text).read_text("utf-8")
+            elif option.name == "encoded":
+                text = base64.b64decode(text, validate=True).decode()
+            value = yaml.safe_load(text)
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not base64 of UTF-8 text") from None
+        except yaml.YAMLError as error:
+            raise click.BadParameter(f"not YAML: {error}") from None
+        if not isinstance(value, dict):
+            raise click.BadParameter(f"{text!r} is not a mapping; write '{{name: value}}'")
+        found.append(value)
+    return found
+
+
+def _yaml_option(short: str, long: str, name: str, metavar: str, text: str) -> Callable:
+    return click.option(
+        short, long, name, metavar=metavar, multiple=True, callback=_mappings, help=text
+    )
+
+
+@_yaml_option("-b", "--parameters_base64", "encoded", "TEXT", "YAML in base64.")
+@_yaml_option("-f", "--parameters_file", "files", "PATH", "A YAML file.")
+@_yaml_option("-y", "--parameters_yaml", "yamls", "YAML", "For lists: -y '{bits: [2, 3]}'.")
 @click.option(
-    "-f",
-    "--parameters_file",
-    "files",
+    "-p",
+    "--parameters",
+    "texts",
+    type=(str, str),
+    metavar="NAME VALUE",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A YAML file.",
+    help="One value, read by its declared type; wins over YAML.",
 )
-@click.option("-b", "--parameters_base64", "encoded", multiple=True, help="YAML in base64.")
 @click.argument("name")
 @_command
 def run(book: Any, name: str, texts: Any, yamls: Any, files: Any, encoded: Any) -> None:
@@ -108,9 +136,10 @@ def run(book: Any, name: str, texts: Any, yamls: Any, files: Any, encoded: Any) 
     """
     from pqlib.book.build import run_chapter
 
-    sources = [*(f.read_text("utf-8") for f in files), *yamls]
-    sources += [base64.b64decode(text).decode() for text in encoded]
-    click.echo(run_chapter(book, name, texts, sources))
+    values: dict[str, Any] = {}
+    for mapping in (*files, *encoded, *yamls):
+        values |= mapping
+    click.echo(run_chapter(book, name, texts, values))
 
 
 @click.argument("name")
@@ -120,7 +149,7 @@ def parameters(book: Any, name: str) -> None:
     table = Table("name", "type", "default", "allowed", "meaning", title=name)
     for p in book.chapter(name).parameters.values():
         table.add_row(p.name, p.type, repr(p.default), p.constraint, p.help)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 @_profile
@@ -133,19 +162,17 @@ def status(book: Any, profile: str) -> None:
     for run in runs_of(book, profile):
         reasons = run.stale()
         table.add_row(run.chapter.name, "stale" if reasons else "cached", "\n".join(reasons))
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 @_command
 def check(book: Any) -> None:
     """Check that no notebook carries outputs and that every parameters cell is sound."""
-    from pqlib.book.build import BuildError
-
     paths = sorted((book.root / "notebooks").glob("*.ipynb"))
-    cells = [(p.stem, cell) for p in paths for cell in book.chapter(p.stem).notebook.cells]
+    cells = [(path.stem, c) for path in paths for c in book.chapter(path.stem).notebook.cells]
     full = sorted({name for name, c in cells if c.get("outputs") or c.get("execution_count")})
     if full:
-        raise BuildError(f"outputs in {', '.join(full)}; clear them before committing")
+        raise click.ClickException(f"outputs in {', '.join(full)}; clear them before committing")
     click.echo(f"{len(paths)} notebooks, no outputs")
 
 
@@ -172,6 +199,8 @@ def zip(book: Any) -> None:
 def serve(book: Any, port: int) -> None:
     """Serve the built book on this machine until Ctrl-C."""
     folder = book.output("book") / "html"
+    if not folder.is_dir():
+        raise click.ClickException("there is no book yet; run `pqlib book build` first")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         click.echo(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends)")

@@ -136,7 +136,7 @@ def search_scale(
     """
     grid = IntegerGrid(n_bits, 1.0, signed=signed, narrow_range=narrow_range)
     w = as_finite_array("x", x).ravel()
-    unit = np.max(abs(w))  # so that squares neither overflow nor underflow
+    unit = float(np.max(abs(w)))  # so that squares neither overflow nor underflow
     if unit == 0:
         return ScaleSearch(_UNIT_SCALE, 0.0, 0.0, exact=True)
     w = w / unit
@@ -145,7 +145,7 @@ def search_scale(
         return ScaleSearch(_UNIT_SCALE, mse, mse, exact=True)
     exact = w.size * 2 ** (n_bits - 1) <= EXACT_LIMIT
     scale, mse, lower = (_sweep if exact else _subdivide)(w, grid)
-    return ScaleSearch(scale * float(unit), mse * unit**2, lower * unit**2, exact)
+    return ScaleSearch(scale * unit, mse * unit**2, float(lower) * unit**2, exact)
 
 
 def _direct_mse(w, grid, scale):

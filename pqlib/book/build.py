@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pqlib.book.chapters import Book
 from pqlib.book.execute import BuildError, Run, execute
 from pqlib.book.fingerprint import digest, hash_path, installed
@@ -64,7 +62,10 @@ def build_book(book: Book, profile: str = "book", jobs: int = 2) -> Path:
 
 
 def run_chapter(
-    book: Book, name: str, texts: Sequence[tuple[str, str]] = (), yamls: Sequence[str] = ()
+    book: Book,
+    name: str,
+    texts: Sequence[tuple[str, str]] = (),
+    values: Mapping[str, Any] | None = None,
 ) -> Path:
     """Execute one chapter with other parameters into ``runs/``, never over the book.
 
@@ -76,20 +77,15 @@ def run_chapter(
         The chapter.
     texts : sequence of (name, text)
         Values to be read by the declared types.
-    yamls : sequence of str
-        YAML mappings of names to values.
+    values : dict, optional
+        Typed values.
 
     Returns
     -------
     Path
         The page; the executed notebook lies beside its folder ``html``.
     """
-    chapter, values = book.chapter(name), {}
-    for text in yamls:
-        given = yaml.safe_load(text)
-        if not isinstance(given, dict):
-            raise InputError(f"{text!r} is not a YAML mapping; write '{{name: value}}'")
-        values |= given
+    chapter = book.chapter(name)
     run = Run(book, chapter, check_overrides(chapter.parameters, texts, values))
     if run.stale():
         execute([run], jobs=1)

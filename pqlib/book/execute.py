@@ -137,7 +137,8 @@ def _work(number: int, run: Run, events: Any) -> None:
     place = {"number": 0, "source": ""}
 
     def at_cell(index: int, cell: Any) -> None:
-        place.update(number=index + 1, source=cell.source)
+        # Counted as in the author's notebook, where the injected cell is not.
+        place.update(number=index + 1 - bool(run.overrides), source=cell.source)
         events.put((number, index, None))
 
     partial = run.output.with_name(f".{os.getpid()}.ipynb")
@@ -154,7 +155,7 @@ def _work(number: int, run: Run, events: Any) -> None:
             cwd=run.book.root,
             execution_timeout=run.chapter.timeout,
             at_cell=at_cell,
-            extra_arguments=["--log-level=40"],  # no word on each kernel's transport
+            extra_arguments=["--log-level=50"],  # no word on each kernel's transport
         )
         for index, cell in enumerate(notebook.cells):
             cell.metadata.pop("papermill", None)
@@ -177,13 +178,8 @@ def _work(number: int, run: Run, events: Any) -> None:
         elif isinstance(error, TimeoutError):
             reason = f"It ran past {run.chapter.timeout} s (cell_timeout_s in the metadata)."
         source = place["source"].replace("\n", "\n    ")
-        events.put(
-            (
-                number,
-                0,
-                f"chapter {run.chapter.name} {dict(run.overrides) or ''}, cell "
-                f"{place['number']}:\n\n    {source}\n\n{reason}",
-            )
-        )
+        values = f" with {dict(run.overrides)}" if run.overrides else ""
+        where = f"chapter {run.chapter.name}{values}, cell {place['number']}"
+        events.put((number, 0, f"{where}:\n\n    {source}\n\n{reason}"))
     finally:
         partial.unlink(missing_ok=True)
