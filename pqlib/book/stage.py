@@ -106,7 +106,8 @@ def _carry_tags(notebook: Any) -> None:
 
 def _carry_findings(chapter: str, notebook: Any) -> None:
     """Write what each figure found into its alternative text and caption."""
-    for number, cell in enumerate(notebook.cells, 1):
+    written = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    for number, cell in enumerate(written, 1):
         shown = cell.metadata.get("mystnb", {})
         for output in cell.get("outputs", []):
             if not any(mime.startswith("image/") for mime in output.get("data", {})):

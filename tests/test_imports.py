@@ -1,0 +1,31 @@
+"""Data flows downward: a module imports only from rooms above its own."""
+
+import subprocess
+import sys
+
+import grimp
+
+ROOMS = (
+    *("_validation", "distributions", "grids", "budget", "metrics", "quantize", "prune"),
+    *("expected_error", "ranges", "comparison", "zoo", "findings", "plots"),
+    *("book", "cli", "__main__"),
+)
+
+
+def test_no_import_points_up():
+    graph = grimp.build_graph("pqlib", cache_dir=None)
+    rank = {f"pqlib.{room}": place for place, room in enumerate(ROOMS)} | {"pqlib": -1}
+    room = {m: ".".join(m.split(".")[:2]) for m in graph.modules}
+    unknown = {r for r in room.values() if r not in rank}
+    assert not unknown, f"give {unknown} a place in ROOMS"
+    arrows = [(m, n) for m in room for n in graph.find_modules_directly_imported_by(m)]
+    assert not [(m, n) for m, n in arrows if rank[room[n]] > rank[room[m]]]
+    only_cli = {m for m, n in arrows if room[n] == "pqlib.book" and room[m] != "pqlib.book"}
+    assert only_cli <= {"pqlib.cli"}
+
+
+def test_import_is_light():
+    heavy = "{'torch', 'cvxpy', 'scipy', 'matplotlib', 'papermill'}"
+    code = f"import pqlib, sys; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
