@@ -37,6 +37,15 @@ _HOME = {
     "monte_carlo_pruning_mse": "expected_error",
     "optimal_scale": "ranges",
     "search_scale": "ranges",
+    "Comparison": "comparison",
+    "compare": "comparison",
+    "crossing": "comparison",
+    "profile": "comparison",
+    "truncation_at_kurtosis": "comparison",
+    "read_weights": "zoo",
+    "Finding": "findings",
+    "Table": "findings",
+    "glue": "findings",
 }
 __all__ = [*_HOME]
 

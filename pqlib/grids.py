@@ -76,7 +76,7 @@ class IntegerGrid:
 
     @property
     def granularity(self) -> str:
-        """"tensor" for one scale, "channel" for one scale per channel."""
+        """ "tensor" for one scale, "channel" for one scale per channel."""
         return "tensor" if np.ndim(self.scale) == 0 else "channel"
 
     def levels(self) -> Float[np.ndarray, "... n_levels"]:

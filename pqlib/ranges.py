@@ -247,7 +247,9 @@ def _smallest_scale(w, grid, sums):
     best = sums.at(np.geomspace(np.mean(abs(w)) / n_steps, 2.0, 65))[0].min()
     limits = {1: grid.qmax, -1: -grid.qmin}
     scale = 1.0 / n_steps
-    while sum(np.sum(np.maximum(sign * w - k * scale, 0) ** 2) for sign, k in limits.items()) < best:
+    while (
+        sum(np.sum(np.maximum(sign * w - k * scale, 0) ** 2) for sign, k in limits.items()) < best
+    ):
         scale /= 2
     return scale
 
@@ -393,4 +395,3 @@ def _slope_by_cells(dist, grid, scale):
         levels,
     )
     return float(-np.sum(first * np.arange(grid.qmin, grid.qmax + 1)))
-

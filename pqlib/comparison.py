@@ -1,0 +1,249 @@
+"""Quantization and pruning of one distribution, or one tensor, under one budget."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+from scipy import optimize
+
+from pqlib._validation import check_integer, check_number
+from pqlib.budget import matched_sparsity
+from pqlib.distributions import Distribution, Empirical, Truncated
+from pqlib.expected_error import (
+    expected_pruning_mse,
+    expected_quantization_mse,
+    expected_sqnr_db,
+)
+from pqlib.grids import IntegerGrid
+from pqlib.ranges import optimal_scale
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both methods at the same number of bits per weight: one record.
+
+    Attributes
+    ----------
+    n_bits : int
+        Bits per quantized weight.
+    sparsity : float
+        Share of weights pruned.
+    scale : float
+        MSE-optimal scale, in weight units.
+    quant_mse, prune_mse : float
+        Expected squared errors, in squared weight units.
+    quant_sqnr_db, prune_sqnr_db : float
+        The same as signal-to-noise ratios in dB; +inf where the error is 0.
+    """
+
+    n_bits: int
+    sparsity: float
+    scale: float
+    quant_mse: float
+    prune_mse: float
+    quant_sqnr_db: float
+    prune_sqnr_db: float
+
+    @property
+    def margin_db(self) -> float:
+        """Quantization's lead in dB, negative where pruning wins, 0 where both are exact."""
+        return 0.0 if self.winner == "neither" else self.quant_sqnr_db - self.prune_sqnr_db
+
+    @property
+    def winner(self) -> str:
+        """The method with the smaller error: "quantization", "pruning" or "neither"."""
+        if self.quant_mse == self.prune_mse:
+            return "neither"
+        return "quantization" if self.quant_mse < self.prune_mse else "pruning"
+
+
+def compare(
+    dist_or_array: Distribution | ArrayLike,
+    n_bits: int,
+    *,
+    sparsity: float | None = None,
+    signed: bool = True,
+    narrow_range: bool = False,
+) -> Comparison:
+    """Quantize to ``n_bits`` at the MSE-optimal scale, prune to the sparsity that costs as much.
+
+    Parameters
+    ----------
+    dist_or_array : Distribution or array_like of float
+        Weights. An array stands for the distribution of its elements: its errors are exact.
+    n_bits : int, 2..16
+        Bits per weight.
+    sparsity : float in [0, 1), optional
+        Share pruned; default `matched_sparsity(n_bits)` = 1 - n_bits / 16.
+    signed, narrow_range : bool
+        The grid, as in `IntegerGrid`.
+
+    Returns
+    -------
+    Comparison
+
+    Examples
+    --------
+    >>> from pqlib import Normal, compare
+    >>> record = compare(Normal(), n_bits=4)
+    >>> round(record.quant_sqnr_db, 2), round(record.prune_sqnr_db, 2), record.winner
+    (19.26, 5.58, 'quantization')
+    """
+    dist = dist_or_array if isinstance(dist_or_array, Distribution) else Empirical(dist_or_array)
+    kind = {"signed": signed, "narrow_range": narrow_range}
+    scale = optimal_scale(dist, n_bits, **kind)
+    sparsity = matched_sparsity(n_bits) if sparsity is None else sparsity
+    quant_mse = expected_quantization_mse(dist, IntegerGrid(n_bits, scale, **kind))
+    prune_mse = expected_pruning_mse(dist, sparsity)
+    return Comparison(
+        n_bits=n_bits,
+        sparsity=float(sparsity),
+        scale=scale,
+        quant_mse=quant_mse,
+        prune_mse=prune_mse,
+        quant_sqnr_db=expected_sqnr_db(dist, quant_mse),
+        prune_sqnr_db=expected_sqnr_db(dist, prune_mse),
+    )
+
+
+def truncation_at_kurtosis(dist: Distribution, kurtosis: float) -> float:
+    """The r for which ``dist``, symmetric about 0 and truncated to [-r, r], has this kurtosis.
+
+    Parameters
+    ----------
+    dist : Distribution
+        Symmetric, heavy-tailed, such as StudentT(2): its kurtosis must rise with r.
+    kurtosis : float
+        Not the excess; more than 1.8, the kurtosis of a uniform, where all start.
+
+    Raises
+    ------
+    ValueError
+        If no r up to 1e12 gives that kurtosis.
+    """
+    if not dist.symmetric:
+        raise ValueError(f"dist must be symmetric about 0, got {dist}")
+    kurtosis = check_number("kurtosis", kurtosis, low=1.8, open_low=True)
+
+    def excess(log_r):
+        r = float(np.exp(log_r))
+        return Truncated(dist, -r, r).kurtosis() / kurtosis - 1
+
+    return _root_over_log(excess, 1e-2, 1e12, f"no truncation of {dist} has kurtosis {kurtosis:g}")
+
+
+def crossing(
+    family: Callable[[float], Distribution],
+    n_bits: int,
+    low: float,
+    high: float,
+    *,
+    sparsity: float | None = None,
+    narrow_range: bool = False,
+) -> float:
+    """The shape at which both methods err equally (the boundary in Fig 2, right).
+
+    Parameters
+    ----------
+    family : callable
+        Shape (a positive float) to Distribution, such as
+        ``lambda r: Truncated(StudentT(2), -r, r)``.
+    n_bits : int, 2..16
+    low, high : float
+        Shapes between which the sign of the margin changes, 0 < low < high.
+    sparsity, narrow_range
+        As in `compare`.
+
+    Returns
+    -------
+    float
+        The shape, to about 1e-12 relative.
+
+    Raises
+    ------
+    ValueError
+        If one method wins at both ends.
+    """
+    low = check_number("low", low, low=0.0, open_low=True)
+    high = check_number("high", high, low=low, open_low=True)
+
+    def margin(log_shape):
+        dist = family(float(np.exp(log_shape)))
+        return compare(dist, n_bits, sparsity=sparsity, narrow_range=narrow_range).margin_db
+
+    return _root_over_log(
+        margin, low, high, f"the same method wins at both low={low:g} and high={high:g}"
+    )
+
+
+def _root_over_log(f, low, high, otherwise):
+    a, b = np.log(low), np.log(high)
+    if f(a) * f(b) > 0:
+        raise ValueError(f"{otherwise}; widen the interval")
+    return float(np.exp(optimize.brentq(f, a, b, xtol=1e-13)))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What both methods do to a density, point by point (Fig 1, left and middle).
+
+    Attributes
+    ----------
+    w : ndarray of shape (n_points,)
+        Weights, centers of equal bins.
+    density : ndarray of shape (n_points,)
+        Mass of each bin over its width.
+    quant_error, prune_error : ndarray of shape (n_points,)
+        Squared error at w times the density: their integrals are the expected MSEs.
+    levels, level_mass : ndarray of shape (2^n_bits,)
+        Where quantization puts the weights, and the share of them at each level.
+    threshold : float
+        Magnitude up to which weights are pruned.
+    """
+
+    w: Float[np.ndarray, " n_points"]
+    density: Float[np.ndarray, " n_points"]
+    quant_error: Float[np.ndarray, " n_points"]
+    prune_error: Float[np.ndarray, " n_points"]
+    levels: Float[np.ndarray, " n_levels"]
+    level_mass: Float[np.ndarray, " n_levels"]
+    threshold: float
+
+
+def profile(
+    dist_or_array: Distribution | ArrayLike, record: Comparison, n_points: int = 400
+) -> Profile:
+    """The density and both errors over the weights that hold 99.9 % of the mass.
+
+    Parameters
+    ----------
+    dist_or_array : Distribution or array_like
+        What ``record`` compares.
+    record : Comparison
+        From `compare`, signed grid with full range.
+    n_points : int, default 400
+        Bins, 2..100,000. For an array, bins that hold few weights show its noise.
+    """
+    dist = dist_or_array if isinstance(dist_or_array, Distribution) else Empirical(dist_or_array)
+    n_points = check_integer("n_points", n_points, low=2, high=100_000)
+    grid = IntegerGrid(record.n_bits, record.scale)
+    levels, edges = grid.levels(), grid.edges()
+    reach = dist.magnitude_quantile(0.999)
+    bins = np.linspace(-reach, reach, n_points + 1)
+    w = (bins[:-1] + bins[1:]) / 2
+    density = dist.partial_moment(0, bins[:-1], bins[1:]) / np.diff(bins)
+    lo, hi = dist.support
+    cuts = np.r_[min(lo, edges[0]), edges, max(hi, edges[-1])]
+    threshold = dist.magnitude_quantile(record.sparsity)
+    nearest = levels[np.searchsorted(edges, w)]
+    return Profile(
+        w=w,
+        density=density,
+        quant_error=(nearest - w) ** 2 * density,
+        prune_error=np.where(abs(w) <= threshold, w**2, 0.0) * density,
+        levels=levels,
+        level_mass=dist.partial_moment(0, cuts[:-1], cuts[1:]),
+        threshold=threshold,
+    )
