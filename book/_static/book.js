@@ -1,3 +1,14 @@
+// The theme looks for the list of headings wherever something stands in the margin or is wide,
+// and stops with an error on a page that has no such list.
+document.addEventListener("DOMContentLoaded", () => {
+  if (!document.querySelector("div.bd-sidebar-secondary")) {
+    const standIn = document.createElement("div");
+    standIn.className = "bd-sidebar-secondary";
+    standIn.hidden = true;
+    document.body.append(standIn);
+  }
+});
+
 // What scrolls sideways can be reached and scrolled with the keyboard.
 function markScrollable() {
   const wide = ".cell_output, figure, .math, mjx-container[display], .pst-scrollable-table-container, pre";

@@ -9,8 +9,9 @@ from bs4 import BeautifulSoup
 
 @pytest.fixture(scope="module")
 def pages(html):
-    """Every page of the rendered book, parsed, by its path in it."""
-    found = sorted(path for path in html.rglob("*.html") if "_static" not in path.parts)
+    """Every page of the rendered book, parsed; not index.html, which leads to the first one."""
+    found = [html / "search.html", html / "genindex.html"]
+    found += sorted(path for name in ("book", "notebooks") for path in html.glob(f"{name}/*.html"))
     return {path: BeautifulSoup(path.read_text("utf-8"), "html.parser") for path in found}
 
 
@@ -47,6 +48,12 @@ def visits(html, pages, browser):
         page.close()
     context.close()
     return seen
+
+
+def test_the_start_page_leads_to_the_first_one(html):
+    start = BeautifulSoup((html / "index.html").read_text(), "html.parser")
+    target = start.find("meta", attrs={"http-equiv": "Refresh"})["content"].split("url=")[1]
+    assert (html / target).is_file()
 
 
 def test_every_internal_link_and_anchor_resolves(pages):
