@@ -13,7 +13,7 @@ from typing import Any
 import click
 import yaml
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -142,11 +142,15 @@ def run(book: Any, name: str, texts: Any, yamls: Any, files: Any, encoded: Any) 
     click.echo(run_chapter(book, name, texts, values))
 
 
+def _table(*headers: str, title: str) -> Table:
+    return Table(*(Column(header, overflow="fold") for header in headers), title=title)
+
+
 @click.argument("name")
 @_command
 def parameters(book: Any, name: str) -> None:
     """List what chapter NAME lets you change: types, defaults and limits."""
-    table = Table("name", "type", "default", "allowed", "meaning", title=name)
+    table = _table("name", "type", "default", "allowed", "meaning", title=name)
     for p in book.chapter(name).parameters.values():
         table.add_row(p.name, p.type, repr(p.default), p.constraint, p.help)
     Console(markup=False).print(table)
@@ -158,7 +162,7 @@ def status(book: Any, profile: str) -> None:
     """Say for each chapter whether its result is cached, or what made it stale."""
     from pqlib.book.build import runs_of
 
-    table = Table("chapter", "state", "because", title=f"profile {profile}")
+    table = _table("chapter", "state", "because", title=f"profile {profile}")
     for run in runs_of(book, profile):
         reasons = run.stale()
         table.add_row(run.chapter.name, "stale" if reasons else "cached", "\n".join(reasons))

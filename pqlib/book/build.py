@@ -127,7 +127,7 @@ def render(site: Path, html: Path, state: Mapping[str, Any], strict: bool = True
     built = work / "_build" / "html"
     if done.returncode or not (built / "index.html").is_file():
         shutil.rmtree(work, ignore_errors=True)
-        raise BuildError(f"Jupyter Book failed on {site}:\n{done.stdout}{done.stderr}")
+        raise BuildError(f"Jupyter Book failed on {site}:\n{done.stderr or done.stdout}")
     (built / "build.json").write_text(json.dumps(state, indent=1), "utf-8")
     shutil.rmtree(old, ignore_errors=True)
     if html.exists():
