@@ -213,22 +213,25 @@ class Profile:
 
 
 def profile(
-    dist_or_array: Distribution | ArrayLike, record: Comparison, n_points: int = 400
+    dist_or_array: Distribution | ArrayLike, grid: IntegerGrid, sparsity: float, n_points: int = 400
 ) -> Profile:
     """The density and both errors over the weights that hold 99.9 % of the mass.
 
     Parameters
     ----------
-    dist_or_array : Distribution or array_like
-        What ``record`` compares.
-    record : Comparison
-        From `compare`, signed grid with full range.
+    dist_or_array : Distribution or array_like of float
+        What is compressed.
+    grid : IntegerGrid
+        With one scale.
+    sparsity : float in [0, 1)
+        Share pruned.
     n_points : int, default 400
         Bins, 2..100,000. For an array, bins that hold few weights show its noise.
     """
     dist = dist_or_array if isinstance(dist_or_array, Distribution) else Empirical(dist_or_array)
     n_points = check_integer("n_points", n_points, low=2, high=100_000)
-    grid = IntegerGrid(record.n_bits, record.scale)
+    if grid.granularity != "tensor":
+        raise ValueError("grid must have one scale, not one per channel, to be drawn")
     levels, edges = grid.levels(), grid.edges()
     reach = dist.magnitude_quantile(0.999)
     bins = np.linspace(-reach, reach, n_points + 1)
@@ -236,7 +239,7 @@ def profile(
     density = dist.partial_moment(0, bins[:-1], bins[1:]) / np.diff(bins)
     lo, hi = dist.support
     cuts = np.r_[min(lo, edges[0]), edges, max(hi, edges[-1])]
-    threshold = dist.magnitude_quantile(record.sparsity)
+    threshold = dist.magnitude_quantile(sparsity)
     nearest = levels[np.searchsorted(edges, w)]
     return Profile(
         w=w,

@@ -6,6 +6,7 @@ weights and compresses them. They share only the density's definition, so agreem
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import integrate, optimize
@@ -127,8 +128,8 @@ def expected_pruning_mse(
     Parameters
     ----------
     dist : Distribution
-        May be asymmetric: the threshold is on the magnitude. For ``Empirical`` the budget rule holds:
-        exactly floor(n * sparsity + 1e-9) samples are set to zero.
+        May be asymmetric: the threshold is on the magnitude. For ``Empirical`` the budget rule
+        holds: exactly floor(n * sparsity + 1e-9) samples are set to zero.
     sparsity : float in [0, 1)
         Share of weights set to zero.
     method, n_samples, rng
@@ -184,7 +185,7 @@ def monte_carlo_pruning_mse(
     n_samples: int = 1_000_000,
     rng: np.random.Generator | None = None,
 ) -> MonteCarlo:
-    """Estimate ``E[W^2; |W| <= t]`` by pruning ``n_samples`` draws by magnitude, with standard error.
+    """Estimate ``E[W^2; |W| <= t]`` by pruning ``n_samples`` draws, with standard error.
 
     The threshold is the sample's own, so each draw moves it: the influence of a weight is
     ``(w^2 - t^2) 1{|w| <= t}``, whose spread gives the standard error.
@@ -214,7 +215,7 @@ def _quadrature(dist, lo, hi, about):
     for i in range(lo.size):
         a, b = np.clip([lo[i], hi[i]], *dist.support)
         knots = [a, *(x for x in dist.breakpoints if a < x < b), b]
-        for left, right in zip(knots[:-1], knots[1:], strict=True):
+        for left, right in pairwise(knots):
             out[i] += _integrate(lambda w, q=about[i]: (w - q) ** 2 * dist.pdf(w), left, right)
     return out
 
@@ -231,8 +232,7 @@ def _integrate(f, a, b):
     while b > 10 * (step := max(cuts[-1], 1.0)) and len(cuts) < 40:
         cuts.append(10 * step)
     cuts.append(b)
-    pieces = zip(cuts[:-1], cuts[1:], strict=True)
-    return sum(integrate.quad(f, left, right, **_QUAD)[0] for left, right in pieces)
+    return sum(integrate.quad(f, left, right, **_QUAD)[0] for left, right in pairwise(cuts))
 
 
 def _pruning_quadrature(dist, sparsity):
@@ -244,8 +244,7 @@ def _pruning_quadrature(dist, sparsity):
         knots = [max(lo, -t), min(hi, t)]
         inner = sorted(s * m for m in marks for s in (-1, 1) if knots[0] < s * m < knots[1])
         knots = [knots[0], *inner, knots[1]]
-        pairs = zip(knots[:-1], knots[1:], strict=True)
-        return sum(_integrate(lambda w: w**power * dist.pdf(w), a, b) for a, b in pairs)
+        return sum(_integrate(lambda w: w**power * dist.pdf(w), a, b) for a, b in pairwise(knots))
 
     top = 1.0
     while within(0, top) < sparsity:

@@ -24,7 +24,7 @@ class IntegerGrid:
     signed : bool, default True
         Integers -2^(b-1) .. 2^(b-1) - 1 if True, 0 .. 2^b - 1 if False.
     narrow_range : bool, default False
-        Drop the lowest signed integer, which has no positive partner: -(2^(b-1) - 1) .. 2^(b-1) - 1.
+        Drop the lowest signed integer, which has no positive partner.
     zero_point : int, default 0
         The integer that stands for the weight 0, qmin..qmax.
 

@@ -78,8 +78,8 @@ def cka(x: ArrayLike, y: ArrayLike) -> float:
 
     Notes
     -----
-    ``|X'Y|^2 / (|X'X| |Y'Y|)`` in Frobenius norms, columns centered; it does not change when features
-    are rotated or scaled as a whole.
+    ``|X'Y|^2 / (|X'X| |Y'Y|)`` in Frobenius norms, columns centered; it does not change when
+    features are rotated or scaled as a whole.
 
     References
     ----------

@@ -104,25 +104,24 @@ def compressed_density(table: Profile, record: Comparison, what: str, name: str)
     bottom.plot(table.w, table.prune_error, **_line(PRUNING))
     bottom.set(xlabel="weight", ylabel="squared error × density")
     bottom.legend(loc="upper right")
-    more, less = ("pruning", "quantization")
-    ratio = record.prune_mse / record.quant_mse if record.quant_mse else np.inf
-    if ratio < 1:
-        more, less, ratio = less, more, 1 / ratio if ratio else np.inf
-    finding = (
-        f"At {record.n_bits} bits and {record.sparsity:.1%} sparsity the error of {more} is "
-        f"{ratio:.3g} times that of {less}"
-    )
+    errors = {"quantization": record.quant_mse, "pruning": record.prune_mse}
+    less, more = sorted(errors, key=errors.get)
+    if errors[less] == 0:
+        finding = f"{less} is exact" if errors[more] else "both methods are exact"
+    else:
+        finding = f"the error of {more} is {errors[more] / errors[less]:.3g} times that of {less}"
+    finding = f"at {record.n_bits} bits and {record.sparsity:.1%} sparsity {finding}"
     where = (
-        f"pruning's lies in two humps within ±{table.threshold:.3g}, quantization's in small arcs "
-        f"between levels {record.scale:.3g} apart"
+        f"pruning errs within ±{table.threshold:.3g}, quantization between levels "
+        f"{record.scale:.3g} apart and beyond the last of them"
     )
     return Finding(
         figure,
         alt=f"{what}: {finding}; {where}.",
         caption=(
             f"{what}, before and after both methods (above), and the squared error weighted by "
-            f"the density (below; the areas under the curves are the two expected errors). "
-            f"{finding}: {where}."
+            f"the density (below; the areas under its curves are the two expected errors): "
+            f"{finding}; {where}."
         ),
         name=name,
     )
@@ -267,7 +266,7 @@ def winner_map(
     kurtosis, records, family, name
         As in `sqnr_by_kurtosis`.
     crossings : mapping of int to float
-        Bits to the kurtosis at which the winner changes.
+        Bits to the kurtosis at which the winner changes, for each of ``records``.
     real : mapping of str to array_like
         Network to the kurtosis of its tensors; the quartiles and range of each are marked below
         the map. Empty: none.
@@ -310,8 +309,9 @@ def winner_map(
         f"the median tensor of {network} has kurtosis {np.median(v):.1f}"
         for network, v in real.items()
     )
-    wins = "quantization wins to the left of the boundary, pruning to the right" if ends else ""
-    finding = "; ".join(part for part in (boundary, wins, marks) if part)
+    left, right = (rows[i].winner for rows in [next(iter(records.values()))] for i in (0, -1))
+    sides = f"{left} wins to the left of it, {right} to the right"
+    finding = "; ".join(part for part in (boundary, sides, marks) if part)
     return Finding(
         figure,
         alt=f"Map of the winner over kurtosis and bits for a {family}: {finding}.",
