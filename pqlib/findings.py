@@ -78,7 +78,7 @@ class Table:
 
 
 def glue(**values: object) -> None:
-    """Hand values to the page, where ``{glue:text}`name` `` stands for them.
+    """Hand values to the page, where the role ``glue:text`` with the name stands for the value.
 
     The output is what ``myst_nb.glue`` writes, without importing it, so that a chapter runs where
     the book's tools are not installed. Strings are shown as they are; format numbers first.
