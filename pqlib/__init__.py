@@ -42,6 +42,7 @@ _HOME = {
     "crossing": "comparison",
     "profile": "comparison",
     "truncation_at_kurtosis": "comparison",
+    "read_tensor": "zoo",
     "read_weights": "zoo",
     "Finding": "findings",
     "Table": "findings",

@@ -1,7 +1,7 @@
 """What a cell leaves for the page: figures with their finding, numbers, tables."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import matplotlib
@@ -47,18 +47,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under named columns, shown as a Markdown table.
+    """Named columns, shown as a Markdown table.
 
     Attributes
     ----------
-    columns : sequence of str
-    rows : sequence of sequences
-        Floats are shown with ``digits`` decimals, infinity by its sign, None as a dash.
+    columns : mapping of str to iterable
+        Heading to values, all of one length. Floats are shown with ``digits`` decimals, infinity
+        by its sign, None as a dash.
     digits : int, default 2
     """
 
-    columns: Sequence[str]
-    rows: Sequence[Sequence[object]]
+    columns: Mapping[str, Iterable[object]]
     digits: int = 2
 
     def _cell(self, value: object) -> str:
@@ -69,8 +68,9 @@ class Table:
         return str(value).replace("|", r"\|")
 
     def _repr_markdown_(self) -> str:
-        aligned = ["---" if isinstance(v, str) else "--:" for v in self.rows[0]]
-        lines = [self.columns, aligned, *([self._cell(v) for v in row] for row in self.rows)]
+        rows = list(zip(*self.columns.values(), strict=True))
+        aligned = ["---" if isinstance(v, str) else "--:" for v in rows[0]]
+        lines = [self.columns, aligned, *([self._cell(v) for v in row] for row in rows)]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
     def __repr__(self) -> str:

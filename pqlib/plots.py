@@ -28,7 +28,6 @@ _RC = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "lines.markersize": 5,
-    "legend.frameon": False,
 }
 # the sign of the margin, light where it is small: quantization's color to pruning's
 _MARGIN = matplotlib.colors.LinearSegmentedColormap.from_list(
@@ -99,11 +98,11 @@ def compressed_density(table: Profile, record: Comparison, what: str, name: str)
         **_line(QUANTIZATION, "after quantization (share / scale)"),
     )
     top.set_ylabel("density")
-    top.legend(loc="upper right")
+    top.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     bottom.plot(table.w, table.quant_error, **_line(QUANTIZATION))
     bottom.plot(table.w, table.prune_error, **_line(PRUNING))
     bottom.set(xlabel="weight", ylabel="squared error × density")
-    bottom.legend(loc="upper right")
+    bottom.legend(loc="upper right", frameon=False)
     errors = {"quantization": record.quant_mse, "pruning": record.prune_mse}
     less, more = sorted(errors, key=errors.get)
     if errors[less] == 0:
@@ -146,7 +145,7 @@ def sqnr_by_bits(records: Mapping[str, Sequence[Comparison]], name: str) -> Find
             values = [getattr(r, attribute) for r in rows]
             axes.plot(bits, values, **(style | {"label": label, "alpha": alpha}))
     axes.set(xlabel="bits per weight", ylabel="SNR (dB)", xticks=bits)
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper left", frameon=False)
     clauses = "; ".join(f"for {what}, {verdict(rows)}" for what, rows in records.items())
     lead = min((r for rows in records.values() for r in rows), key=lambda r: abs(r.margin_db))
     return Finding(
@@ -182,7 +181,7 @@ def error_by_scale(
     axes.plot(best, at_best, "o", color=QUANTIZATION["color"], markersize=8, label="optimal")
     axes.plot(minmax, at_minmax, "D", color=NEUTRAL["color"], markersize=7, label="min-max")
     axes.set(xscale="log", yscale="log", xlabel="scale", ylabel="mean squared error")
-    axes.legend()
+    axes.legend(frameon=False)
     inner = mse[1:-1]
     n_minima = int(np.sum((inner < mse[:-2]) & (inner < mse[2:])))
     gain = 10 * np.log10(at_minmax / at_best) if at_best else np.inf
@@ -230,10 +229,12 @@ def sqnr_by_kurtosis(
         for n_bits, rows in records.items():
             values = [getattr(r, attribute) for r in rows]
             axes.plot(kurtosis, values, **line)
-            axes.annotate(
-                f"{n_bits}", (kurtosis[-1], values[-1]), (3, 0), textcoords="offset points",
-                va="center", color=style["color"],
-            )  # fmt: skip
+            if n_bits % 2 == 0:  # where the lines are farthest apart
+                end, offset = (0, -9) if style is QUANTIZATION else (-1, 3)
+                axes.annotate(
+                    f"{n_bits}", (kurtosis[end], values[end]), (offset, 0),
+                    textcoords="offset points", va="center", color=style["color"],
+                )  # fmt: skip
         axes.set(xscale="log", xlabel="kurtosis", title=f"{style['label']} (lines: bits)")
         middle = list(records.values())[len(records) // 2]
         first, last = (getattr(middle[i], attribute) for i in (0, -1))
@@ -241,7 +242,7 @@ def sqnr_by_kurtosis(
         changes.append(f"the SNR of {style['label']} {verb} from {first:.1f} to {last:.1f} dB")
     panels[0].set_ylabel("SNR (dB)")
     n_bits = list(records)[len(records) // 2]
-    span = f"from kurtosis {kurtosis[0]:.3g} to {kurtosis[-1]:.3g} at {n_bits} bits"
+    span = f"from kurtosis {_number(kurtosis[0])} to {_number(kurtosis[-1])} at {n_bits} bits"
     finding = f"{' and '.join(changes)} {span}"
     return Finding(
         figure,
@@ -279,10 +280,12 @@ def winner_map(
     edges = np.exp(np.r_[steps[0], (steps[1:] + steps[:-1]) / 2, steps[-1]])
     mesh = axes.pcolormesh(
         edges, np.r_[np.array(bits) - 0.5, bits[-1] + 0.5], margins,
-        cmap=_MARGIN, vmin=-limit, vmax=limit, rasterized=True,
+        cmap=_MARGIN, norm=matplotlib.colors.SymLogNorm(3.0, vmin=-limit, vmax=limit),
+        rasterized=True,
     )  # fmt: skip
     axes.grid(visible=False)
-    bar = figure.colorbar(mesh, ax=axes)
+    ticks = [t for t in (-30, -10, -3, 0, 3, 10, 30) if abs(t) <= limit]
+    bar = figure.colorbar(mesh, ax=axes, ticks=ticks, format="%d")
     bar.set_label("quantization's lead (dB)")
     axes.plot(
         list(crossings.values()), list(crossings), color="black", marker="x", label="equal error"
@@ -339,8 +342,9 @@ def kurtosis_by_range(ranges: ArrayLike, kurtosis: ArrayLike, family: str, name:
     axes.set(xscale="log", yscale="log", xlabel="truncation range r", ylabel="kurtosis")
     slope = np.log(kurtosis[-1] / kurtosis[-2]) / np.log(ranges[-1] / ranges[-2])
     finding = (
-        f"kurtosis goes from {kurtosis[0]:.2f} at r = {ranges[0]:.3g} to {kurtosis[-1]:.4g} at "
-        f"r = {ranges[-1]:.3g}, there growing like r to the power {slope:.2f}"
+        f"kurtosis goes from {_number(kurtosis[0])} at r = {_number(ranges[0])} to "
+        f"{_number(kurtosis[-1])} at r = {_number(ranges[-1])}, there growing like r to the power "
+        f"{slope:.2f}"
     )
     return Finding(
         figure,
@@ -373,7 +377,7 @@ def gain_per_bit(bits: Sequence[int], sqnr_db: Mapping[str, Sequence[float]], na
         axes.plot(bits[1:], gains, marker=marker, color=shade, label=what)
         clauses.append(f"{what} {gains[-1]:.2f} dB")
     axes.set(xlabel="bits per weight", ylabel="gain of this bit (dB)", xticks=bits[1:])
-    axes.legend(ncols=2)
+    axes.legend(ncols=2, frameon=False)
     finding = f"the bit from {bits[-2]} to {bits[-1]} gains: {', '.join(clauses)}"
     return Finding(
         figure,
@@ -381,6 +385,10 @@ def gain_per_bit(bits: Sequence[int], sqnr_db: Mapping[str, Sequence[float]], na
         caption=f"What one more bit gains at the optimal scale; {finding}. The law says {law:.2f}.",
         name=name,
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _line(style: Mapping[str, object], label: str | None = None) -> dict[str, object]:

@@ -79,6 +79,22 @@ def read_weights(source: str) -> dict[str, np.ndarray]:
     return weights
 
 
+def read_tensor(source: str, layer: str) -> np.ndarray:
+    """One weight tensor of a network, in float64.
+
+    Parameters
+    ----------
+    source : str
+        As in `read_weights`.
+    layer : str
+        Its name there; a wrong one raises a ValueError that lists all names.
+    """
+    weights = read_weights(source)
+    if layer not in weights:
+        raise ValueError(f"layer {layer!r} is not in {source!r}; it has: {', '.join(weights)}")
+    return weights[layer].astype(np.float64)
+
+
 def _packaged_path(weights: PackagedWeights) -> Path:
     try:
         path = Path(metadata.distribution(weights.package).locate_file(weights.file))
