@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,10 +97,11 @@ def run_chapter(
     toc = {"format": "jb-book", "root": f"notebooks/{name}"}
     if "book/references" in book.pages:
         toc["chapters"] = [{"file": "book/references"}]
-    stage(book.root, [run], "run", folder / "site", toc)
-    # References to pages that are not here become plain text: warnings are no errors.
-    render(folder / "site", folder / "html", {"profile": "run"}, strict=False)
-    shutil.rmtree(folder / "site")
+    with tempfile.TemporaryDirectory() as temporary:
+        site = Path(temporary) / "site"
+        stage(book.root, [run], "run", site, toc)
+        # References to pages that are not here become plain text: warnings are no errors.
+        render(site, folder / "html", {"profile": "run"}, strict=False)
     shutil.copy(run.output, folder / f"{name}.ipynb")
     return folder / "html" / "notebooks" / f"{name}.html"
 
@@ -118,23 +120,31 @@ def render(site: Path, html: Path, state: Mapping[str, Any], strict: bool = True
     """
     # Each time a fresh folder: Sphinx would take over what another builder left in .doctrees.
     work, old = html.with_name(".work"), html.with_name(".old")
-    shutil.rmtree(work, ignore_errors=True)
-    call = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
-    call += [str(site), "--path-output", str(work), "--keep-going", "-q", *["-W"][:strict]]
-    done = subprocess.run(
-        call, capture_output=True, text=True, encoding="utf-8", env=os.environ | {"PYTHONUTF8": "1"}
-    )
     built = work / "_build" / "html"
-    if done.returncode or not (built / "index.html").is_file():
+    call = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
+    call += [str(site), "--path-output", str(work), "--keep-going", "-q"]
+    call += ["-W"] if strict else []
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        done = subprocess.run(
+            call,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            env=os.environ | {"PYTHONUTF8": "1"},
+        )
+        if done.returncode or not (built / "index.html").is_file():
+            raise BuildError(f"Jupyter Book failed on {site}:\n{done.stderr or done.stdout}")
+        (built / "build.json").write_text(json.dumps(state, indent=1), "utf-8")
+        shutil.rmtree(old, ignore_errors=True)
+        if html.exists():
+            html.rename(old)
+        built.rename(html)
+    finally:
+        if old.exists() and not html.exists():
+            old.rename(html)
         shutil.rmtree(work, ignore_errors=True)
-        raise BuildError(f"Jupyter Book failed on {site}:\n{done.stderr or done.stdout}")
-    (built / "build.json").write_text(json.dumps(state, indent=1), "utf-8")
-    shutil.rmtree(old, ignore_errors=True)
-    if html.exists():
-        html.rename(old)
-    built.rename(html)
-    for folder in (old, work):
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def pack(book: Book, profile: str = "book") -> Path:

@@ -107,7 +107,8 @@ def execute(runs: Sequence[Run], jobs: int) -> None:
                         name = runs[number].chapter.name
                         if alive.pop(number).exitcode:
                             failures.setdefault(number, f"chapter {name}: its process died")
-                        log.info("%s %s", "failed" if number in failures else "executed", name)
+                        if not console.is_terminal:
+                            log.info("%s %s", "failed" if number in failures else "executed", name)
         finally:
             for process in alive.values():
                 process.terminate()
@@ -164,7 +165,7 @@ def _work(number: int, run: Run, events: Any) -> None:
                 raise RuntimeError("the cell was not executed: an earlier one ended the kernel")
         notebook.metadata.pop("papermill", None)
         seconds = round(time.monotonic() - start, 1)
-        record = {"fingerprint": made_of, "seconds": seconds, "date": f"{datetime.now(UTC):%F}"}
+        record = {"fingerprint": made_of, "seconds": seconds, "date": str(datetime.now(UTC).date())}
         run.output.with_suffix(".json").unlink(missing_ok=True)
         nbformat.write(notebook, partial)
         os.replace(partial, run.output)

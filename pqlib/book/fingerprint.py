@@ -34,7 +34,7 @@ def hash_path(path: Path) -> str:
     if path.is_file():
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-    files = sorted(p for p in path.rglob("*") if p.is_file())
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".pyc")
     return digest(*((p.relative_to(path).as_posix(), hash_path(p)) for p in files))
 
 
