@@ -11,7 +11,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
 // What scrolls sideways can be reached and scrolled with the keyboard.
 function markScrollable() {
-  const wide = ".cell_output, figure, .math, mjx-container[display], .pst-scrollable-table-container, pre";
+  const wide = ".cell_output, figure, .math, mjx-container[display], p, dd, .pst-scrollable-table-container, pre";
   for (const box of document.querySelectorAll(".bd-article :is(" + wide + ")")) {
     const scrolls = box.scrollWidth > box.clientWidth + 1;
     box.classList.toggle("pq-scroll", scrolls);
