@@ -83,7 +83,7 @@ class IntegerGrid:
         """Representable weights, ascending: (n_levels,), or (n_channels, n_levels) per channel."""
         return np.multiply.outer(self.scale, np.arange(self.qmin, self.qmax + 1) - self.zero_point)
 
-    def edges(self) -> Float[np.ndarray, "... n_levels-1"]:
-        """Where rounding changes level: the midpoints between neighboring levels."""
+    def edges(self) -> Float[np.ndarray, "... n_edges"]:
+        """Where rounding changes level: the 2^b - 1 midpoints between neighboring levels."""
         integers = np.arange(self.qmin, self.qmax) + 0.5 - self.zero_point
         return np.multiply.outer(self.scale, integers)

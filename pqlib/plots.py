@@ -133,17 +133,18 @@ def sqnr_by_bits(records: Mapping[str, Sequence[Comparison]], name: str) -> Find
     ----------
     records : mapping of str to sequence of Comparison
         What is compressed, as a noun phrase, to one record per bit-width. One or two entries: the
-        second is drawn lighter.
+        second is drawn thinner, with hollow markers.
     name : str
         Label of the figure.
     """
     figure, axes = _axes()
-    for (what, rows), alpha in zip(records.items(), (1.0, 0.55), strict=False):
+    looks = ({}, {"markerfacecolor": PAPER, "linewidth": 0.9})
+    for (what, rows), look in zip(records.items(), looks, strict=False):
         bits = [r.n_bits for r in rows]
         for style, attribute in ((QUANTIZATION, "quant_sqnr_db"), (PRUNING, "prune_sqnr_db")):
             label = f"{style['label']}, {what}" if len(records) > 1 else style["label"]
             values = [getattr(r, attribute) for r in rows]
-            axes.plot(bits, values, **(style | {"label": label, "alpha": alpha}))
+            axes.plot(bits, values, **(style | look | {"label": label}))
     axes.set(xlabel="bits per weight", ylabel="SNR (dB)", xticks=bits)
     axes.legend(loc="upper left", frameon=False)
     clauses = "; ".join(f"for {what}, {verdict(rows)}" for what, rows in records.items())

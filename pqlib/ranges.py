@@ -301,7 +301,7 @@ def _scan_size(dist, grid):
 
 def _root(dist, grid, tails, left, right):
     """Where the slope of the error vanishes between two scales."""
-    root = optimize.brentq(tails.slope, left, right, rtol=1e-13)
+    root = optimize.brentq(tails.slope, left, right, xtol=1e-14 * left, rtol=1e-14)
     if grid.n_bits <= 8:
         return root
     # narrow cells: the tails have lost digits, so finish with moments about the levels
