@@ -58,7 +58,7 @@ def build_book(book: Book, profile: str = "book", jobs: int = 2) -> Path:
     }
     if _state(html) != state:
         log.info("render %d pages", len(book.pages))
-        render(site, html, state)
+        _render(site, html, state)
     return html / "index.html"
 
 
@@ -101,23 +101,13 @@ def run_chapter(
         site = Path(temporary) / "site"
         stage(book.root, [run], "run", site, toc)
         # References to pages that are not here become plain text: warnings are no errors.
-        render(site, folder / "html", {"profile": "run"}, strict=False)
+        _render(site, folder / "html", {"profile": "run"}, strict=False)
     shutil.copy(run.output, folder / f"{name}.ipynb")
     return folder / "html" / "notebooks" / f"{name}.html"
 
 
-def render(site: Path, html: Path, state: Mapping[str, Any], strict: bool = True) -> None:
-    """Run Jupyter Book on `site`, and put the result in the place of `html` by a rename.
-
-    Parameters
-    ----------
-    site, html : Path
-        A staged tree, and the rendered one.
-    state : dict
-        Written into the result as ``build.json``.
-    strict : bool, default True
-        Whether warnings are errors.
-    """
+def _render(site: Path, html: Path, state: Mapping[str, Any], strict: bool = True) -> None:
+    """Run Jupyter Book on `site`, and put the result in the place of `html` by a rename."""
     # Each time a fresh folder: Sphinx would take over what another builder left in .doctrees.
     work, old = html.with_name(".work"), html.with_name(".old")
     built = work / "_build" / "html"
