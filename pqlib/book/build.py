@@ -116,13 +116,9 @@ def _render(site: Path, html: Path, state: Mapping[str, Any], strict: bool = Tru
     call += ["-W"] if strict else []
     shutil.rmtree(work, ignore_errors=True)
     try:
-        done = subprocess.run(
-            call,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            env=os.environ | {"PYTHONUTF8": "1"},
-        )
+        # UTF-8, because Jupyter Book reads its settings in the encoding of the machine.
+        utf8 = os.environ | {"PYTHONUTF8": "1"}
+        done = subprocess.run(call, capture_output=True, encoding="utf-8", env=utf8)
         if done.returncode or not (built / "index.html").is_file():
             raise BuildError(f"Jupyter Book failed on {site}:\n{done.stderr or done.stdout}")
         (built / "build.json").write_text(json.dumps(state, indent=1), "utf-8")

@@ -6,6 +6,7 @@ from typing import Any
 
 import nbformat
 import yaml
+from sphinx_external_toc.parsing import parse_toc_yaml
 
 import pqlib
 from pqlib.book.parameters import InputError, Parameter, check_overrides, read_parameters
@@ -58,7 +59,7 @@ class Book:
     @property
     def pages(self) -> list[str]:
         """The pages in the table of contents, in order, without suffix."""
-        return _files(self.toc)
+        return list(parse_toc_yaml(self.root / "_toc.yml"))
 
     def chapters(self) -> list[Chapter]:
         """Read the chapters in the table of contents, in order."""
@@ -75,10 +76,3 @@ class Book:
             return Chapter(name, path, notebook, read_parameters(notebook))
         except InputError as error:
             raise InputError(f"{path.name}: {error}") from None
-
-
-def _files(node: Any) -> list[str]:
-    if isinstance(node, list):
-        return [page for item in node for page in _files(item)]
-    below = [node.get(key, []) for key in ("parts", "chapters", "sections")]
-    return [node[key] for key in ("root", "file") if key in node] + _files(below)

@@ -16,6 +16,7 @@ import yaml
 from papermill.inspection import _infer_parameters
 
 _SCALARS = {"int": int, "float": float, "str": str, "bool": bool}
+_READERS = {"int": int, "float": float, "str": str}  # YAML takes 1e-3 for text, 010 for 8
 _TYPES = {*_SCALARS, "list[int]", "list[float]", "list[str]"}
 _CONSTRAINT = re.compile(r"(?:^|;)\s*(range|one of)\s*:\s*(.*)$")
 _RANGE = re.compile(r"([-+.\deE]*\d)\.\.([-+.\deE]*\d)")
@@ -37,10 +38,9 @@ class Parameter:
 
     def parse(self, text: str) -> Any:
         """Read a value from the command line by the declared type."""
-        value = text if self.type == "str" else yaml.safe_load(text)
-        if self.type == "float" and isinstance(value, str):  # YAML takes 1e-3 for a string
-            with contextlib.suppress(ValueError):
-                value = float(value)
+        value: Any = text
+        with contextlib.suppress(ValueError, yaml.YAMLError):
+            value = _READERS.get(self.type, yaml.safe_load)(text)
         return self.check(value)
 
     def check(self, value: Any) -> Any:
