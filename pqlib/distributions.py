@@ -101,14 +101,16 @@ class Distribution(ABC):
         a, b, about = (np.asarray(x, dtype=float) for x in (a, b, about))
         if not (a <= b).all():
             raise ValueError("a must be <= b and neither may be NaN; swap or clean the limits")
+        if not np.isfinite(about).all():
+            raise ValueError(f"about must be finite, got {about}; it is the center of the moment")
         first, last = self.support
         lo, hi = (np.minimum(np.maximum(x, first), last) for x in (a, b))
         narrow = self._narrow(lo, hi, about)
         if not narrow.any():
             return self._direct_moment(order, lo, hi, about)
+        lo, hi, about, narrow = np.broadcast_arrays(lo, hi, about, narrow)
         if narrow.all():
             return self._series_moment(order, lo, hi, about)
-        lo, hi, about, narrow = np.broadcast_arrays(lo, hi, about, narrow)
         out = np.empty(lo.shape)
         for where, formula in ((narrow, self._series_moment), (~narrow, self._direct_moment)):
             out[where] = formula(order, lo[where], hi[where], about[where])
@@ -144,16 +146,19 @@ class Distribution(ABC):
         """Newton steps on the cdf: what library inverses leave at 1e-8 becomes 1e-15."""
         for _ in range(4):
             excess = self.cdf(x) - q
-            if np.max(abs(excess), initial=0.0) <= 1e-15:
+            if np.max(abs(excess), initial=0.0) <= 4e-15:
                 return x
             with np.errstate(divide="ignore", invalid="ignore"):
                 step = excess / self.pdf(x)
-            x = np.clip(np.where(np.isfinite(step), x - step, x), *self.support)
+                x = np.clip(np.where(np.isfinite(step), x - step, x), *self.support)
         far = abs(self.cdf(x) - q) > 1e-12
         if np.any(far) and np.all(np.isfinite(self.support)):  # a truncation deep in a tail
-            lo, hi = self.support
-            root = optimize.elementwise.find_root(lambda t: self.cdf(t) - q, (lo, hi)).x
-            x = np.where(far, root, x)
+            lo, hi = (np.full(np.shape(q), end) for end in self.support)
+            for _ in range(64):
+                middle = (lo + hi) / 2
+                below = self.cdf(middle) < q
+                lo, hi = np.where(below, middle, lo), np.where(below, hi, middle)
+            x = np.where(far, hi, x)
         return x
 
     @abstractmethod
@@ -171,12 +176,15 @@ class Distribution(ABC):
         lo, hi = self.support
         if share == 1.0:
             return max(abs(lo), abs(hi))
+        if share == 0.0:
+            return 0.0
         top = 1.0
         while self._mass_within(top) < share:
             top *= 2.0
-        bottom = 0.0
+        while self._mass_within(bottom := top / 2) >= share:
+            top = bottom
         root = optimize.brentq(
-            lambda t: self._mass_within(t) - share, bottom, top, xtol=1e-300, rtol=1e-15
+            lambda t: self._mass_within(t) - share, bottom, top, xtol=1e-323, rtol=1e-15
         )
         return float(root)
 
@@ -221,7 +229,8 @@ class _Pearson(Distribution):
         return self._standard_pdf((np.asarray(x, float) - self.loc) / self.scale) / self.scale
 
     def _direct_moment(self, order, lo, hi, about):
-        lo, hi, about = ((x - self.loc) / self.scale for x in (lo, hi, about))
+        if (self.loc, self.scale) != (0.0, 1.0):
+            lo, hi, about = ((x - self.loc) / self.scale for x in (lo, hi, about))
         total = self._signed_moment(order, lo, hi)
         if about.any():
             for j in range(order):
@@ -330,7 +339,8 @@ class Laplace(_Pearson):
         return np.ones_like(z)
 
     def _rough_ppf(self, q):
-        return self.scale * np.sign(q - 0.5) * -np.log(2 * np.minimum(q, 1 - q))
+        with np.errstate(divide="ignore"):
+            return self.scale * np.sign(q - 0.5) * -np.log(2 * np.minimum(q, 1 - q))
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return rng.laplace(0.0, self.scale, n)
@@ -382,7 +392,8 @@ class StudentT(_Pearson):
         return np.maximum(1 + abs(z) * (self.nu + 1) / radius_sq, 5 / np.sqrt(radius_sq))
 
     def _rough_ppf(self, q):
-        return special.stdtrit(self.nu, q)
+        # by the upper tail, since scipy's quantile of 0 is +inf for some nu
+        return np.sign(q - 0.5) * abs(special.stdtrit(self.nu, np.maximum(q, 1 - q)))
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return rng.standard_t(self.nu, n)
@@ -442,6 +453,7 @@ class Truncated(Distribution):
         if not mass > 0:
             raise ValueError(f"[a, b] = [{self.a}, {self.b}] has no mass; widen the interval")
         object.__setattr__(self, "_mass", mass)
+        object.__setattr__(self, "_below", float(self.dist.cdf(self.support[0])))
 
     @property
     def support(self) -> tuple[float, float]:
@@ -474,8 +486,7 @@ class Truncated(Distribution):
         return self.dist._series_moment(order, lo, hi, about) / self._mass
 
     def _rough_ppf(self, q):
-        below = self.dist.cdf(self.support[0])
-        quantile = self.dist._rough_ppf(np.minimum(below + q * self._mass, 1.0))
+        quantile = self.dist._rough_ppf(np.minimum(self._below + q * self._mass, 1.0))
         return np.clip(quantile, *self.support)
 
     def _finish_quantile(self, q, x):
@@ -521,6 +532,15 @@ class Empirical(Distribution):
 
     def moment(self, order: int, about: float = 0.0) -> float:
         return float(np.mean((self.samples - about) ** order))
+
+    def kurtosis(self) -> float:
+        first, last = self.samples[[0, -1]]
+        deviation = self.samples - self.mean()
+        size = np.max(abs(deviation))  # fourth powers of tiny weights would underflow
+        if first == last or size == 0:
+            raise ValueError(f"all samples are {first:g}: kurtosis of a constant is 0/0")
+        deviation = deviation / size
+        return float(np.mean(deviation**4) / np.mean(deviation**2) ** 2)
 
     def _direct_moment(self, order, lo, hi, about):
         lo, hi, about = np.broadcast_arrays(lo, hi, about)
@@ -583,7 +603,10 @@ def _beta_between(a, b, heads, tails):
     """
     if b >= 0.25:
         upper = heads[0] > 0.5
-        below = special.betainc(a, b, heads[1]) - special.betainc(a, b, heads[0])
+        # next to t = 1, of the two ends the distance to 1 has the digits
+        below = np.where(
+            heads[1] > 0.5, 1 - special.betainc(b, a, tails[1]), special.betainc(a, b, heads[1])
+        ) - special.betainc(a, b, heads[0])
         above = special.betainc(b, a, tails[0]) - special.betainc(b, a, tails[1])
         return special.beta(a, b) * np.where(upper, above, below)
     near_zero, near_one, pole = _beta_series(a, b)
@@ -618,8 +641,8 @@ def _beta_series(a, b):
 
 def _power_difference(s, tails):
     """(1 - (u_hi / u_lo)^s) / s, the logarithm of u_lo / u_hi at s = 0."""
-    with np.errstate(divide="ignore"):
-        log_ratio = np.log(tails[0] / tails[1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_ratio = np.where(tails[0] > 0, np.log(tails[0] / tails[1]), 0.0)
     return -np.expm1(-s * log_ratio) / s if s else log_ratio
 
 

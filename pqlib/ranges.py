@@ -10,6 +10,7 @@ assignment of the sweep is the global optimum, since rounding at its s can only 
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
@@ -267,7 +268,7 @@ def _descend(w, grid, scale, mse):
 
 def _distribution_scale(dist, grid):
     """Best zero of the derivative of the expected MSE."""
-    signal, median = dist.moment(2), dist.magnitude_quantile(0.5)
+    signal, median = _signal_and_median(dist)
     tails = _Tails(dist, grid)
     first = np.geomspace(median / max(grid.qmax, -grid.qmin), 4 * median, 16)
     low, high = tails.range(median, signal + tails.at(first)[0].min())
@@ -289,6 +290,12 @@ def _distribution_scale(dist, grid):
     return min(roots, key=lambda s: expected_quantization_mse(dist, replace(grid, scale=s)))
 
 
+@lru_cache(maxsize=64)
+def _signal_and_median(dist):
+    """E W^2 and the median magnitude: the same at every bit-width."""
+    return dist.moment(2), dist.magnitude_quantile(0.5)
+
+
 def _scan_size(dist, grid):
     """How many scales to scan.
 
@@ -301,7 +308,17 @@ def _scan_size(dist, grid):
 
 def _root(dist, grid, tails, left, right):
     """Where the slope of the error vanishes between two scales."""
-    root = optimize.brentq(tails.slope, left, right, xtol=1e-14 * left, rtol=1e-14)
+    nodes = np.linspace(left, right, 9)
+    slopes = tails.at(nodes)[1]
+    guesses = nodes  # inverse interpolation by Neville's rule: nine slopes at the price of one
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for k in range(1, nodes.size):
+            high, low = slopes[k:], slopes[:-k]
+            guesses = (high * guesses[:-1] - low * guesses[1:]) / (high - low)
+    root = float(guesses[0])
+    # kinks of the slope, where a level meets an end of the support, defeat interpolation
+    if not (left < root < right and abs(tails.slope(root)) <= 1e-9 * abs(slopes).max()):
+        root = optimize.brentq(tails.slope, left, right, xtol=1e-14 * left, rtol=1e-14)
     if grid.n_bits <= 8:
         return root
     # narrow cells: the tails have lost digits, so finish with moments about the levels
@@ -364,23 +381,18 @@ class _Tails:
         (E(|W| - c))^2 / P(|W| > c). Above: what lies within s / 2 is zeroed. Both by Jensen.
         """
         halvings, doublings = median * 2.0 ** -np.arange(40), median * 2.0 ** np.arange(1, 60)
-        clipped, first, mass = np.zeros(halvings.size), 0.0, 0.0
-        for sign, k in self.steps.items():
-            cuts = k.size * halvings
-            if sign > 0 or not self.dist.symmetric:
-                x = np.concatenate([cuts, doublings / 2, [0.0]])
-            one_side = self._moments(x, sign if not self.dist.symmetric else 1)
-            (at_cuts, beyond, all_), (mass_at_cuts, mass_beyond, mass_all) = (
-                np.split(m, [cuts.size, -1]) for m in one_side
-            )
-            with np.errstate(invalid="ignore"):
-                clipped += np.nan_to_num((at_cuts - cuts * mass_at_cuts) ** 2 / mass_at_cuts)
-            first, mass = first + all_ - beyond, mass + mass_all - mass_beyond
-        low = halvings[clipped >= best]
-        high = doublings[
-            (first**2 >= best * mass) | (doublings >= 2 * max(map(abs, self.dist.support)))
-        ]
-        return np.max(low, initial=halvings[-1]), np.min(high, initial=doublings[-1])
+        cuts = max(map(len, self.steps.values())) * halvings
+        x = np.concatenate([cuts, doublings / 2, [0.0]])
+        first, mass = self._moments(x, 1)
+        other, other_mass = (first, mass) if self.dist.symmetric else self._moments(x, -1)
+        first, mass = first + other, mass + other_mass
+        beyond = mass[: cuts.size]
+        clipped = (first[: cuts.size] - cuts * beyond) ** 2 >= best * beyond
+        within = first[-1] - first[cuts.size : -1], mass[-1] - mass[cuts.size : -1]
+        zeroed = within[0] ** 2 >= best * within[1]
+        zeroed |= doublings >= 2 * max(map(abs, self.dist.support))
+        low = halvings[clipped & (beyond > 0)]
+        return np.max(low, initial=halvings[-1]), np.min(doublings[zeroed], initial=doublings[-1])
 
 
 def _slope_by_cells(dist, grid, scale):
