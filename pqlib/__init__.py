@@ -8,7 +8,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOME = {
-    "Distribution": "distributions",
+    "Distribution": "density",
     "Normal": "distributions",
     "Laplace": "distributions",
     "Uniform": "distributions",
@@ -42,6 +42,7 @@ _HOME = {
     "crossing": "comparison",
     "profile": "comparison",
     "truncation_at_kurtosis": "comparison",
+    "verdict": "verdicts",
     "read_tensor": "zoo",
     "read_weights": "zoo",
     "Finding": "findings",

@@ -10,7 +10,8 @@ from scipy import optimize
 
 from pqlib._validation import check_integer, check_number
 from pqlib.budget import matched_sparsity
-from pqlib.distributions import Distribution, Empirical, Truncated
+from pqlib.density import Distribution
+from pqlib.distributions import Empirical, Truncated
 from pqlib.expected_error import (
     expected_pruning_mse,
     expected_quantization_mse,

@@ -13,7 +13,8 @@ from scipy import integrate, optimize
 
 from pqlib._validation import check_choice, check_integer, check_number
 from pqlib.budget import n_zeros
-from pqlib.distributions import Distribution, Empirical
+from pqlib.density import Distribution
+from pqlib.distributions import Empirical
 from pqlib.grids import IntegerGrid
 from pqlib.prune import magnitude_mask
 from pqlib.quantize import fake_quantize
@@ -211,45 +212,40 @@ def _closed_form(dist, lo, hi, about):
 
 def _quadrature(dist, lo, hi, about):
     """The same integrals by adaptive quadrature of the density, split where it has a kink."""
-    out = np.zeros(lo.size)
+    out, marks = np.zeros(lo.size), _marks(dist)
     for i in range(lo.size):
         a, b = np.clip([lo[i], hi[i]], *dist.support)
-        knots = [a, *(x for x in dist.breakpoints if a < x < b), b]
-        for left, right in pairwise(knots):
-            out[i] += _integrate(lambda w, q=about[i]: (w - q) ** 2 * dist.pdf(w), left, right)
+        out[i] = _integrate(lambda w, q=about[i]: (w - q) ** 2 * dist.pdf(w), a, b, marks)
     return out
 
 
-def _integrate(f, a, b):
-    """Adaptive quadrature; a long interval is cut in decades from its end nearest to zero."""
-    if not a < b:
-        return 0.0
-    if a < 0 < b:
-        return _integrate(f, a, 0.0) + _integrate(f, 0.0, b)
-    if b <= 0:
-        return _integrate(lambda w: f(-w), -b, -a)
-    cuts = [a]
-    while b > 10 * (step := max(cuts[-1], 1.0)) and len(cuts) < 40:
-        cuts.append(10 * step)
-    cuts.append(b)
-    return sum(integrate.quad(f, left, right, **_QUAD)[0] for left, right in pairwise(cuts))
+def _marks(dist):
+    """Where to split an integral, so that no needle is missed: kinks, quantiles, decades beyond."""
+    quantiles = dist.ppf(np.array([1e-9, 1e-4, 0.02, 0.25, 0.5, 0.75, 0.98, 1 - 1e-4, 1 - 1e-9]))
+    far = np.max(abs(quantiles)) * 10.0 ** np.arange(1, 40)
+    return np.unique(np.r_[-far, 0.0, far, quantiles, dist.breakpoints])
+
+
+def _integrate(f, a, b, marks):
+    """Adaptive quadrature between the marks."""
+    knots = [a, *marks[(a < marks) & (marks < b)].tolist(), b]
+    return sum(
+        integrate.quad(f, *ends, **_QUAD)[0] for ends in pairwise(knots) if ends[0] < ends[1]
+    )
 
 
 def _pruning_quadrature(dist, sparsity):
     """Eq 3 from the density alone: the threshold too is the root of an integral."""
     lo, hi = dist.support
-    marks = sorted({0.0, *(abs(x) for x in dist.breakpoints)})
+    marks = _marks(dist)
 
     def within(power, t):
-        knots = [max(lo, -t), min(hi, t)]
-        inner = sorted(s * m for m in marks for s in (-1, 1) if knots[0] < s * m < knots[1])
-        knots = [knots[0], *inner, knots[1]]
-        return sum(_integrate(lambda w: w**power * dist.pdf(w), a, b) for a, b in pairwise(knots))
+        return _integrate(lambda w: w**power * dist.pdf(w), max(lo, -t), min(hi, t), marks)
 
-    top = 1.0
+    top = np.max(abs(dist.ppf(np.array([0.25, 0.75]))))
     while within(0, top) < sparsity:
         top *= 2.0
-    t = optimize.brentq(lambda t: within(0, t) - sparsity, 0.0, top, xtol=1e-14, rtol=1e-14)
+    t = optimize.brentq(lambda t: within(0, t) - sparsity, 0.0, top, xtol=1e-15 * top, rtol=1e-14)
     return within(2, t)
 
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from pqlib.comparison import Comparison, Profile
 from pqlib.findings import Finding
+from pqlib.verdicts import verdict
 
 # one color, marker and line style for each method through the whole book
 QUANTIZATION = {"color": "#00629b", "marker": "o", "linestyle": "-", "label": "quantization"}
@@ -39,37 +40,6 @@ def _axes(n_rows: int = 1, n_columns: int = 1, height: float = 3.2, **shared):
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor=PAPER)
         return figure, figure.subplots(n_rows, n_columns, **shared)
-
-
-def bits_phrase(bits: Sequence[int]) -> str:
-    """Bit-widths in words: "4 bits", "2, 3 and 5 bits", "2 to 8 bits", "no bit-width"."""
-    bits = sorted(set(bits))
-    if not bits:
-        return "no bit-width"
-    if len(bits) > 2 and bits == list(range(bits[0], bits[-1] + 1)):
-        return f"{bits[0]} to {bits[-1]} bits"
-    *head, last = map(str, bits)
-    return (", ".join(head) + " and " if head else "") + f"{last} bits"
-
-
-def verdict(records: Sequence[Comparison]) -> str:
-    """Who wins where, as a clause: "quantization wins at 3 to 8 bits, pruning at 2 bits"."""
-    groups = {
-        method: [r.n_bits for r in records if r.winner == method]
-        for method in ("quantization", "pruning", "neither")
-    }
-    if len(records) > 1:
-        for method in ("quantization", "pruning"):
-            if len(groups[method]) == len(records):
-                return f"{method} wins at every bit-width shown, {bits_phrase(groups[method])}"
-    clauses = [
-        f"{method} wins at {bits_phrase(groups[method])}"
-        for method in ("quantization", "pruning")
-        if groups[method]
-    ]
-    if groups["neither"]:
-        clauses.append(f"both are equally good at {bits_phrase(groups['neither'])}")
-    return ", ".join(clauses)
 
 
 def compressed_density(table: Profile, record: Comparison, what: str, name: str) -> Finding:

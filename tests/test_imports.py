@@ -6,8 +6,10 @@ import sys
 import grimp
 
 ROOMS = (
-    *("_validation", "distributions", "grids", "budget", "metrics", "quantize", "prune"),
-    *("expected_error", "ranges", "comparison", "zoo", "findings", "plots"),
+    *("_validation", "incomplete", "density", "distributions"),
+    *("grids", "budget", "metrics", "quantize", "prune"),
+    *("expected_error", "distribution_scale", "ranges", "comparison", "verdicts"),
+    *("zoo", "findings", "plots"),
     *("book", "cli", "__main__"),
 )
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.text import Text
 
 import pqlib as pq
-from pqlib import IntegerGrid, Normal, StudentT, Truncated, plots
+from pqlib import IntegerGrid, Normal, StudentT, Truncated, plots, verdicts
 
 
 def records(dist, bits=range(2, 9)):
@@ -105,16 +105,16 @@ def test_each_figure_of_the_book_has_its_own_name():
     ],
 )
 def test_bits_phrase(bits, words):
-    assert plots.bits_phrase(bits) == words
+    assert verdicts.bits_phrase(bits) == words
 
 
 def test_verdict_names_each_winner_once():
     rows = records(heavy(30))
-    clause = plots.verdict(rows)
+    clause = verdicts.verdict(rows)
     winners = {r.n_bits: r.winner for r in rows}
     assert set(winners.values()) == {"quantization", "pruning"}  # the case at hand is mixed
     for method, group in itertools.groupby(rows, key=lambda r: r.winner):
-        phrase = plots.bits_phrase([r.n_bits for r in group])
+        phrase = verdicts.bits_phrase([r.n_bits for r in group])
         assert f"{method} wins at {phrase}" in clause
 
 
@@ -123,7 +123,7 @@ def test_words_follow_the_data():
     assert "quantization wins at every bit-width" in quant.alt
     assert "pruning wins at every bit-width" in prune.alt
     tie = pq.compare(np.array([0.0, 0.0, 0.0, 1.0]), 4)
-    assert plots.verdict([tie]) == "both are equally good at 4 bits"
+    assert verdicts.verdict([tie]) == "both are equally good at 4 bits"
     flat = pq.compare(Normal(), 4, sparsity=0.0)
     table = pq.profile(Normal(), IntegerGrid(4, flat.scale), 0.0)
     assert "pruning is exact" in plots.compressed_density(table, flat, "x", "fig-y").alt

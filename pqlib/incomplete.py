@@ -1,0 +1,80 @@
+"""Incomplete gamma and beta functions between two limits, without cancellation in the tails."""
+
+from functools import lru_cache
+
+import numpy as np
+from scipy import special
+
+_N_TERMS = 60  # 2^-60 < 1e-18: the power series are used for arguments <= 1/2
+
+
+def gamma_between(a, lo, hi):
+    """P(a, hi) - P(a, lo) for the regularized incomplete gamma function, tails without loss."""
+    upper = lo > a
+    if np.all(upper):
+        return special.gammaincc(a, lo) - special.gammaincc(a, hi)
+    lower = special.gammainc(a, hi) - special.gammainc(a, lo)
+    if not np.any(upper):
+        return lower
+    return np.where(upper, special.gammaincc(a, lo) - special.gammaincc(a, hi), lower)
+
+
+def beta_between(a, b, heads, tails):
+    """Integral of t^(a-1) (1-t)^(b-1) from heads[0] to heads[1], a > 0, b any real number.
+
+    heads = (z_lo, z_hi) and tails = (1 - z_lo, 1 - z_hi), both given to full precision. For b > 0
+    it is a regularized incomplete beta function; for b <= 0, where that does not exist, and near
+    it, where it cancels, two power series: one about t = 0 and one about t = 1.
+    """
+    if b >= 0.25:
+        upper = heads[0] > 0.5
+        # next to t = 1, of the two ends the distance to 1 has the digits
+        below = np.where(
+            heads[1] > 0.5, 1 - special.betainc(b, a, tails[1]), special.betainc(a, b, heads[1])
+        ) - special.betainc(a, b, heads[0])
+        above = special.betainc(b, a, tails[0]) - special.betainc(b, a, tails[1])
+        return special.beta(a, b) * np.where(upper, above, below)
+    near_zero, near_one, pole = _beta_series(a, b)
+    value = 0.0
+    if (heads[0] < 0.5).any():
+        value = np.diff(_power_series(near_zero, a, np.minimum(heads, 0.5)), axis=0)[0]
+    if (tails[1] < 0.5).any():
+        high = np.minimum(tails, 0.5)
+        value = value - np.diff(_power_series(near_one, b, high), axis=0)[0]
+        if pole is not None:
+            s, coefficient = pole
+            value = value + coefficient * high[0] ** s * power_difference(s, high)
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _beta_series(a, b):
+    """Series of the integrand about t = 0, and about t = 1 as sum_k c_k (u_lo^s - u_hi^s) / s.
+
+    There s = b + k; the term whose s is next to 0, where it is a logarithm, is given apart.
+    """
+    k = np.arange(_N_TERMS)
+    factorials = special.factorial(k)
+    near_zero = special.poch(1 - b, k) / factorials / (a + k)
+    coefficients = special.poch(1 - a, k) / factorials
+    pole = int(np.rint(-b))
+    if not 0 <= pole < _N_TERMS:
+        return near_zero, coefficients / (b + k), None
+    near_one = np.where(k == pole, 0.0, coefficients / np.where(k == pole, 1.0, b + k))
+    return near_zero, near_one, (b + pole, coefficients[pole])
+
+
+def power_difference(s, tails):
+    """(1 - (u_hi / u_lo)^s) / s, the logarithm of u_lo / u_hi at s = 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_ratio = np.where(tails[0] > 0, np.log(tails[0] / tails[1]), 0.0)
+    return -np.expm1(-s * log_ratio) / s if s else log_ratio
+
+
+def _power_series(coefficients, exponent, x):
+    """x^exponent sum_k coefficients[k] x^k."""
+    value = np.full(x.shape, coefficients[-1])
+    for c in coefficients[-2::-1].tolist():  # Horner's rule, in place
+        value *= x
+        value += c
+    return x**exponent * value

@@ -1,0 +1,36 @@
+"""Verdicts in words, put together from records so that they cannot contradict them."""
+
+from collections.abc import Sequence
+
+from pqlib.comparison import Comparison
+
+
+def bits_phrase(bits: Sequence[int]) -> str:
+    """Bit-widths in words: "4 bits", "2, 3 and 5 bits", "2 to 8 bits", "no bit-width"."""
+    bits = sorted(set(bits))
+    if not bits:
+        return "no bit-width"
+    if len(bits) > 2 and bits == list(range(bits[0], bits[-1] + 1)):
+        return f"{bits[0]} to {bits[-1]} bits"
+    *head, last = map(str, bits)
+    return (", ".join(head) + " and " if head else "") + f"{last} bits"
+
+
+def verdict(records: Sequence[Comparison]) -> str:
+    """Who wins where, as a clause: "quantization wins at 3 to 8 bits, pruning at 2 bits"."""
+    groups = {
+        method: [r.n_bits for r in records if r.winner == method]
+        for method in ("quantization", "pruning", "neither")
+    }
+    if len(records) > 1:
+        for method in ("quantization", "pruning"):
+            if len(groups[method]) == len(records):
+                return f"{method} wins at every bit-width shown, {bits_phrase(groups[method])}"
+    clauses = [
+        f"{method} wins at {bits_phrase(groups[method])}"
+        for method in ("quantization", "pruning")
+        if groups[method]
+    ]
+    if groups["neither"]:
+        clauses.append(f"both are equally good at {bits_phrase(groups['neither'])}")
+    return ", ".join(clauses)
