@@ -87,7 +87,7 @@ def glue(**values: object) -> None:
 
     for name, value in values.items():
         display(
-            {_RECORD + "text/plain": str(value)},
+            {_RECORD + "text/plain": repr(str(value))},
             raw=True,
             metadata={"scrapbook": {"name": name, "mime_prefix": _RECORD}},
         )

@@ -1,6 +1,7 @@
 """The chapters as a reader re-runs them: plain papermill, other parameters, solutions."""
 
 import re
+from ast import literal_eval
 from pathlib import Path
 
 import nbformat
@@ -11,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = sorted((ROOT / "book").glob("*.md"))
 SOLUTION = re.compile(r"\{solution\}.*?```python\n(.*?)```", re.S)
+GLUED = "application/papermill.record/text/plain"
 SMOKE = {"one_tensor": {"n_points": 80}, "distribution_error": {"n_samples": 5000, "n_ranges": 12}}
 FAVORS_PRUNING = "_blocks.8._depthwise_conv.weight"
 
@@ -81,7 +83,7 @@ def test_words_follow_the_numbers_when_re_executed(chapter, parameters, winner, 
     )
     outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
     glued = {
-        o.metadata["scrapbook"]["name"]: o.data["application/papermill.record/text/plain"]
+        o.metadata["scrapbook"]["name"]: literal_eval(o.data[GLUED])
         for o in outputs
         if "scrapbook" in o.get("metadata", {})
     }
@@ -101,6 +103,16 @@ def test_words_follow_the_numbers_when_re_executed(chapter, parameters, winner, 
 
 
 DENSITIES = ("fig-tensor-density", "fig-density")
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_parameters_are_one_line_each_with_help(path):
+    cells = nbformat.read(path, 4).cells
+    (cell,) = (c for c in cells if "parameters" in c.metadata.get("tags", []))
+    names = [line.split(":")[0] for line in cell.source.splitlines()]
+    inspected = papermill.inspect_notebook(path)
+    assert list(inspected) == names
+    assert all(p["help"] and p["inferred_type_name"] for p in inspected.values())
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)

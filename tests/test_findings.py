@@ -41,6 +41,6 @@ def test_glue_is_what_the_book_reads(monkeypatch):
     monkeypatch.setattr("myst_nb.ext.glue.IPython.display.display", capture, raising=False)
     glued.glue("answer", "forty-two", display=False)
     (ours, our_metadata), (theirs, their_metadata) = seen
-    assert set(ours) == set(theirs) == {"application/papermill.record/text/plain"}
+    assert ours == theirs == {"application/papermill.record/text/plain": "'forty-two'"}
     assert our_metadata["scrapbook"]["name"] == their_metadata["scrapbook"]["name"]
     assert our_metadata["scrapbook"]["mime_prefix"] == their_metadata["scrapbook"]["mime_prefix"]

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,11 +91,11 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], texts: Mapping[str, Any]
 
 
 def _glued(notebook: Any) -> dict[str, str]:
-    """Texts that the cells glued, by name; a glued string is shown without its quotes."""
+    """Texts that the cells glued, by name."""
     outputs = [o for cell in notebook.cells for o in cell.get("outputs", []) if "metadata" in o]
     glued = [o for o in outputs if "scrapbook" in o.metadata]
     mime = "application/papermill.record/text/plain"
-    return {o.metadata.scrapbook.name: o.data.get(mime, "").strip("'\"") for o in glued}
+    return {o.metadata.scrapbook.name: str(literal_eval(o.data[mime])) for o in glued}
 
 
 def _carry_tags(notebook: Any) -> None:
