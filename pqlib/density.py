@@ -42,7 +42,7 @@ class Distribution(ABC):
 
     @property
     def breakpoints(self) -> tuple[float, ...]:
-        """Points where the density is not analytic: ends of the support, kinks."""
+        """Points where the density is not analytic, such as kinks and ends of the support."""
         return tuple(x for x in self.support if isfinite(x))
 
     @property
