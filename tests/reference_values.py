@@ -123,7 +123,8 @@ CROSSINGS = [
     (8, 173.54961395039166, 370.97790846141436),
 ]
 
-# the same: kurtosis, r, n_bits, optimal scale, quantization MSE and dB, threshold, pruning MSE and dB
+# the same: kurtosis, r, n_bits, optimal scale, quantization MSE and dB, threshold, pruning MSE,
+# dB
 TRUNCATED_T = [
     (
         5.0,
