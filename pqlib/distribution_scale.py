@@ -140,7 +140,8 @@ class _Tails:
         other, other_mass = (first, mass) if self.dist.symmetric else self._moments(x, -1)
         first, mass = first + other, mass + other_mass
         beyond = mass[: cuts.size]
-        clipped = (first[: cuts.size] - cuts * beyond) ** 2 >= best * beyond
+        # > and not >=: far out both sides underflow to 0
+        clipped = (first[: cuts.size] - cuts * beyond) ** 2 > best * beyond
         within = first[-1] - first[cuts.size : -1], mass[-1] - mass[cuts.size : -1]
         zeroed = within[0] ** 2 >= best * within[1]
         zeroed |= doublings >= 2 * max(map(abs, self.dist.support))

@@ -99,12 +99,15 @@ def optimal_scale(
     """
     check_choice("granularity", granularity, ("tensor", "channel"))
     kind = {"signed": signed, "narrow_range": narrow_range}
+    if isinstance(dist_or_array, Distribution) and granularity == "channel":
+        raise ValueError("granularity='channel' needs an array; a distribution has no channels")
     if isinstance(dist_or_array, Empirical):
         dist_or_array = dist_or_array.samples
     if isinstance(dist_or_array, Distribution):
-        if granularity == "channel":
-            raise ValueError("granularity='channel' needs an array; a distribution has no channels")
-        return distribution_scale(dist_or_array, IntegerGrid(n_bits, 1.0, **kind))
+        grid = IntegerGrid(n_bits, 1.0, **kind)
+        if not signed and dist_or_array.support[1] <= 0:
+            return _UNIT_SCALE  # nothing to represent: all weights become 0
+        return distribution_scale(dist_or_array, grid)
     if granularity == "tensor":
         return search_scale(dist_or_array, n_bits, **kind).scale
     x = as_finite_array("dist_or_array", dist_or_array)
@@ -137,11 +140,12 @@ def search_scale(
         return ScaleSearch(_UNIT_SCALE, 0.0, 0.0, exact=True)
     w = w / unit
     if not signed and np.max(w) <= 0:  # nothing to represent: all weights become 0
-        mse = float(np.mean(w**2)) * unit**2
+        mse = float(np.mean(w**2)) * unit * unit
         return ScaleSearch(_UNIT_SCALE, mse, mse, exact=True)
     exact = w.size * 2 ** (n_bits - 1) <= EXACT_LIMIT
     scale, mse, lower = (_sweep if exact else _subdivide)(w, grid)
-    return ScaleSearch(scale * unit, mse * unit**2, float(lower) * unit**2, exact)
+    # unit * unit, since Python's ** raises where the product is inf
+    return ScaleSearch(scale * unit, mse * unit * unit, float(lower) * unit * unit, exact)
 
 
 def _direct_mse(w, grid, scale):
