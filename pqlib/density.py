@@ -103,7 +103,7 @@ class Distribution(ABC):
             raise ValueError(f"about must be finite, got {about}; it is the center of the moment")
         first, last = self.support
         lo, hi = (np.minimum(np.maximum(x, first), last) for x in (a, b))
-        narrow = self._narrow(lo, hi, about)
+        narrow = self._narrow(lo, hi, about) & (lo < hi)
         if not narrow.any():
             return self._direct_moment(order, lo, hi, about)
         lo, hi, about, narrow = np.broadcast_arrays(lo, hi, about, narrow)

@@ -109,16 +109,13 @@ class StudentT(Pearson):
             )
         factor = nu ** (order / 2) / (2 * special.beta(0.5, nu / 2))
         # z = t^2/(nu + t^2) is beta distributed; u = 1 - z is kept apart to save the tail's digits
-        tails = [1 / (1 + x * x / nu) for x in (lo, hi)]
-        a, b = (order + 1) / 2, (nu - order) / 2
-        if order == 0:  # what this loses next to zero, a narrow interval, is the series' business
-            return 0.5 * (special.betainc(b, a, tails[0]) - special.betainc(b, a, tails[1]))
+        squares = [x * x / nu for x in (lo, hi)]
+        tails = [1 / (1 + square) for square in squares]
         if order == 1:  # elementary: (u_lo^b - u_hi^b) / b, a logarithm at b = 0
+            b = (nu - 1) / 2
             return factor * tails[0] ** b * power_difference(b, tails)
-        heads = [1 / (1 + nu / np.maximum(x * x, 1e-300)) for x in (lo, hi)]
-        return factor * beta_between(
-            a, b, np.array(np.broadcast_arrays(*heads)), np.array(np.broadcast_arrays(*tails))
-        )
+        heads = [1 / (1 + 1 / np.maximum(square, 1e-300)) for square in squares]
+        return factor * beta_between((order + 1) / 2, (nu - order) / 2, heads, tails)
 
     def _pearson(self, z, branch):
         nu = self.nu  # (nu + z^2) p' = -(nu + 1) z p

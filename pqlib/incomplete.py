@@ -27,13 +27,14 @@ def beta_between(a, b, heads, tails):
     it, where it cancels, two power series: one about t = 0 and one about t = 1.
     """
     if b >= 0.25:
-        upper = heads[0] > 0.5
-        # next to t = 1, of the two ends the distance to 1 has the digits
-        below = np.where(
-            heads[1] > 0.5, 1 - special.betainc(b, a, tails[1]), special.betainc(a, b, heads[1])
-        ) - special.betainc(a, b, heads[0])
-        above = special.betainc(b, a, tails[0]) - special.betainc(b, a, tails[1])
-        return special.beta(a, b) * np.where(upper, above, below)
+        upper = [z > 0.5 for z in heads]  # there from the other end: I_z(a, b) = 1 - I_u(b, a)
+        lo, hi = (
+            special.betainc(np.where(up, b, a), np.where(up, a, b), np.where(up, u, z))
+            for up, z, u in zip(upper, heads, tails, strict=True)
+        )
+        value = np.where(upper[0], lo - hi, np.where(upper[1], 1 - hi - lo, hi - lo))
+        return special.beta(a, b) * value
+    heads, tails = (np.array(np.broadcast_arrays(*pair)) for pair in (heads, tails))
     near_zero, near_one, pole = _beta_series(a, b)
     value = 0.0
     if (heads[0] < 0.5).any():

@@ -86,10 +86,20 @@ def test_an_interrupt_ends_the_kernels_too(small_book):
     notebook.metadata.pqlib.cell_timeout_s = 300
     nbformat.write(notebook, small_book.root / "notebooks" / "second.ipynb")
     command = [sys.executable, "-m", "pqlib", "book", "run", "second"]
-    process = subprocess.Popen(command, cwd=small_book.root, stderr=subprocess.PIPE, text=True)
-    wait_until(note.is_file)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    process = subprocess.Popen(
+        command,
+        cwd=small_book.root,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a test run in the background of a shell ignores interrupts, and so would its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        wait_until(note.is_file)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode != 0
     assert "interrupted" in err and "Traceback" not in err
     wait_until(lambda: not alive(int(note.read_text())))
