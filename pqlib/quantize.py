@@ -15,6 +15,13 @@ def _namespace(x):
 
 def _scale_like(x, grid: IntegerGrid, axis: int):
     """The grid's scale, shaped to broadcast along ``axis`` of ``x``, of x's kind and dtype."""
+    with np.errstate(over="ignore", under="ignore"):
+        cast = np.asarray(grid.scale, np.float32 if x.dtype.itemsize == 4 else np.float64)
+    if not np.all((cast > 0) & np.isfinite(cast)):
+        raise ValueError(
+            f"scale is out of the range of single precision, got {grid.scale}; "
+            "convert x to float64 or measure it in another unit"
+        )
     if grid.granularity == "tensor":
         return grid.scale
     if not -x.ndim <= axis < x.ndim or x.shape[axis] != grid.scale.size:
@@ -25,7 +32,8 @@ def _scale_like(x, grid: IntegerGrid, axis: int):
     shape = [1] * x.ndim
     shape[axis] = -1
     scale = grid.scale.reshape(shape)
-    return scale if _namespace(x) is np else _namespace(x).as_tensor(scale).to(x)
+    xp = _namespace(x)
+    return scale.astype(x.dtype) if xp is np else xp.as_tensor(scale).to(x)
 
 
 def _as_weights(x):
@@ -36,9 +44,28 @@ def _as_weights(x):
             x = x.astype(np.float64)
         if x.dtype.kind != "f":
             raise TypeError(f"x must hold real numbers, got dtype {x.dtype}")
+    elif not x.is_floating_point():
+        if x.is_complex():
+            raise TypeError(f"x must hold real numbers, got dtype {x.dtype}")
+        x = x.to(xp.float64)
     if not bool(xp.isfinite(x).all()):
         raise ValueError("x must be finite, got NaN or infinity; remove or replace it")
     return x
+
+
+def _check_grid(grid):
+    if not isinstance(grid, IntegerGrid):
+        raise TypeError(f"grid must be an IntegerGrid such as IntegerGrid(4, 0.1), got {grid!r}")
+
+
+def _round(x, grid: IntegerGrid, axis: int):
+    """(integers, scale), both floating, in single precision if x has less."""
+    xp = _namespace(x)
+    if x.dtype.itemsize < 4:  # half precision does not hold all integers of a 16-bit grid
+        x = x.astype(np.float32) if xp is np else x.to(xp.float32)
+    scale = _scale_like(x, grid, axis)
+    # clip before any cast: an outlier over a tiny scale exceeds every integer type
+    return xp.clip(xp.round(x / scale) + grid.zero_point, grid.qmin, grid.qmax), scale
 
 
 def quantize(x, grid: IntegerGrid, axis: int = 0):
@@ -57,13 +84,10 @@ def quantize(x, grid: IntegerGrid, axis: int = 0):
     -------
     numpy array or torch tensor of x's shape, int32
     """
+    _check_grid(grid)
     x = _as_weights(x)
-    xp = _namespace(x)
-    # clip before the cast: an outlier over a tiny scale exceeds every integer type
-    integers = xp.clip(
-        xp.round(x / _scale_like(x, grid, axis)) + grid.zero_point, grid.qmin, grid.qmax
-    )
-    return integers.astype(np.int32) if xp is np else integers.to(xp.int32)
+    integers, _ = _round(x, grid, axis)
+    return integers.astype(np.int32) if _namespace(x) is np else integers.to(_namespace(x).int32)
 
 
 def dequantize(integers, grid: IntegerGrid, axis: int = 0):
@@ -72,15 +96,18 @@ def dequantize(integers, grid: IntegerGrid, axis: int = 0):
     Raises
     ------
     ValueError
-        If an integer lies outside qmin..qmax.
+        If an integer lies outside qmin..qmax, or is none.
     """
+    _check_grid(grid)
     xp = _namespace(integers)
-    integers = np.asarray(integers) if xp is np else integers
-    if bool(((integers < grid.qmin) | (integers > grid.qmax)).any()):
-        raise ValueError(f"integers must lie in {grid.qmin}..{grid.qmax}, the range of the grid")
-    shifted = integers - grid.zero_point
-    shifted = shifted.astype(np.float64) if xp is np else shifted.to(xp.get_default_dtype())
-    return shifted * _scale_like(shifted, grid, axis)
+    integers = _as_weights(integers)
+    if bool(((integers < grid.qmin) | (integers > grid.qmax) | (integers % 1 != 0)).any()):
+        raise ValueError(
+            f"integers must be whole numbers in {grid.qmin}..{grid.qmax}, the range of the grid"
+        )
+    # only now subtract: a uint8 would wrap round
+    integers = integers.astype(np.float64) if xp is np else integers.to(xp.get_default_dtype())
+    return (integers - grid.zero_point) * _scale_like(integers, grid, axis)
 
 
 def fake_quantize(x, grid: IntegerGrid, axis: int = 0):
@@ -96,9 +123,8 @@ def fake_quantize(x, grid: IntegerGrid, axis: int = 0):
     >>> fake_quantize(np.array([-9.0, 0.2, 1.6]), IntegerGrid(n_bits=2, scale=1.0))
     array([-2.,  0.,  1.])
     """
+    _check_grid(grid)
     x = _as_weights(x)
-    xp = _namespace(x)
-    scale = _scale_like(x, grid, axis)
-    integers = xp.clip(xp.round(x / scale) + grid.zero_point, grid.qmin, grid.qmax)
+    integers, scale = _round(x, grid, axis)
     restored = (integers - grid.zero_point) * scale
-    return restored.astype(x.dtype, copy=False) if xp is np else restored.to(x.dtype)
+    return restored.astype(x.dtype, copy=False) if _namespace(x) is np else restored.to(x.dtype)
