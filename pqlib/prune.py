@@ -63,7 +63,9 @@ def n_m_mask(x, n: int, m: int):
     x = _as_weights(x)
     m = check_integer("m", m, low=1, high=1024)
     n = check_integer("n", n, low=1, high=m)
-    if x.ndim == 0 or x.shape[-1] == 0 or x.shape[-1] % m:
+    if 0 in x.shape:
+        raise ValueError(f"x must not be empty, got shape {tuple(x.shape)}")
+    if x.ndim == 0 or x.shape[-1] % m:
         raise ValueError(
             f"the last axis of x must be a positive multiple of m={m}, got shape {tuple(x.shape)}; "
             "pad it or move another axis there"
