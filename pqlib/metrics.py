@@ -58,11 +58,13 @@ def kurtosis(x: ArrayLike) -> float:
         If all elements are equal: the ratio is then 0 / 0.
     """
     x = as_finite_array("x", x)
+    largest = np.max(abs(x))
+    x = x / (largest or 1.0)  # so that the sum does not overflow
     deviation = x - x.mean()
     size = np.max(abs(deviation))
     if np.ptp(x) == 0 or size == 0:
         raise ValueError(
-            f"x is constant ({x.flat[0]:g}), so its kurtosis is 0/0; drop constant tensors"
+            f"x is constant ({largest * x.flat[0]:g}): its kurtosis is 0/0; drop constant tensors"
         )
     deviation = deviation / size
     return float(np.mean(deviation**4) / np.mean(deviation**2) ** 2)
@@ -91,8 +93,15 @@ def cka(x: ArrayLike, y: ArrayLike) -> float:
             "x and y must be 2-d with one row per sample, the same samples in both, "
             f"got shapes {x.shape} and {y.shape}"
         )
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    x, y = _centered("x", x), _centered("y", y)
     norms = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
-    if norms == 0:
-        raise ValueError("x or y is the same for all samples, so the alignment is 0/0")
     return float(np.linalg.norm(x.T @ y) ** 2 / norms)
+
+
+def _centered(name, x):
+    """Columns without their means, the largest element 1 in magnitude."""
+    if not np.ptp(x, axis=0).any():
+        raise ValueError(f"{name} is the same for all samples, so the alignment is 0/0")
+    x = x / np.max(abs(x))
+    x = x - x.mean(axis=0)
+    return x / np.max(abs(x))
