@@ -1,7 +1,8 @@
 """Checks of arguments: each failure names the argument, its value and the remedy."""
 
-from math import inf, isnan
+from math import inf
 from numbers import Integral, Real
+from sys import float_info, modules
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,7 +23,7 @@ def check_number(
         raise TypeError(f"{name} must be a number in {interval}, got {value!r}")
     below = value <= low if open_low else value < low
     above = value >= high if open_high else value > high
-    if isnan(value) or abs(value) == inf or below or above:
+    if value != value or abs(value) > float_info.max or below or above:  # also of a huge int
         raise ValueError(f"{name} must be a finite number in {interval}, got {value!r}")
     return float(value)
 
@@ -40,8 +41,16 @@ def check_integer(name: str, value: int, *, low: int, high: int) -> int:
 
 def as_finite_array(name: str, values: ArrayLike) -> np.ndarray:
     """Return ``values`` as a float64 array, not empty and without NaN or infinity."""
+    torch = modules.get("torch")
+    if torch is not None and isinstance(values, torch.Tensor):
+        values = values.detach().cpu()  # a layer's weight wants a gradient, which numpy refuses
+        if values.dtype == torch.bfloat16:  # unknown to numpy
+            values = values.float()
     try:
-        array = np.asarray(values, dtype=np.float64)
+        array = np.asarray(values)
+        if array.dtype.kind in "cSUMm":
+            raise TypeError(f"got dtype {array.dtype}")
+        array = array.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of real numbers: {error}") from error
     if array.size == 0:

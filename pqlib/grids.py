@@ -47,6 +47,9 @@ class IntegerGrid:
 
     def __post_init__(self):
         check_integer("n_bits", self.n_bits, low=2, high=MAX_BITS)
+        for name in ("signed", "narrow_range"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.narrow_range and not self.signed:
             raise ValueError(
                 "narrow_range=True needs signed=True: an unsigned grid has no level without partner"
@@ -55,7 +58,7 @@ class IntegerGrid:
             value = self.scale.item() if hasattr(self.scale, "item") else self.scale
             scale = check_number("scale", value, low=0.0, open_low=True)
         else:
-            scale = as_finite_array("scale", self.scale)
+            scale = as_finite_array("scale", self.scale).copy()  # the caller's stays the caller's
             if scale.ndim != 1 or not np.all(scale > 0):
                 raise ValueError(
                     "scale must be a positive number or a 1-d array of positive numbers, one per "
