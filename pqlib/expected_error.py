@@ -202,6 +202,7 @@ def monte_carlo_pruning_mse(
 
 def expected_sqnr_db(dist: Distribution, mse: float) -> float:
     """SNR 10 log10(E[W^2] / mse) in dB of an expected MSE >= 0 (section 3); +inf if it is 0."""
+    _check_distribution(dist)
     mse = check_number("mse", mse, low=0.0)
     return float(10 * np.log10(dist.moment(2) / mse)) if mse else np.inf
 
