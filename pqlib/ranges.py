@@ -108,9 +108,9 @@ def optimal_scale(
         if not signed and dist_or_array.support[1] <= 0:
             return _UNIT_SCALE  # nothing to represent: all weights become 0
         return distribution_scale(dist_or_array, grid)
-    if granularity == "tensor":
-        return search_scale(dist_or_array, n_bits, **kind).scale
     x = as_finite_array("dist_or_array", dist_or_array)
+    if granularity == "tensor":
+        return search_scale(x, n_bits, **kind).scale
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"axis={axis} is not an axis of an array of shape {x.shape}")
     return np.array([search_scale(c, n_bits, **kind).scale for c in np.moveaxis(x, axis, 0)])
