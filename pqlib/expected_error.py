@@ -5,6 +5,7 @@ integrates the squared error against the density and uses no closed form, ``mont
 weights and compresses them. They share only the density's definition, so agreement is evidence.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -101,19 +102,37 @@ def quantization_error_parts(
 
     Arguments and errors as in `expected_quantization_mse`; method "closed_form" or "quadrature".
     """
+    return quantization_errors(dist, [grid], method)[0]
+
+
+def quantization_errors(
+    dist: Distribution, grids: Sequence[IntegerGrid], method: str = "closed_form"
+) -> list[QuantizationError]:
+    """`quantization_error_parts` for several grids, in one evaluation of the partial moments."""
     check_choice("method", method, METHODS[:2])
-    _check_quantizable(dist, grid)
+    for grid in grids:
+        _check_quantizable(dist, grid)
     if method == "quadrature" and isinstance(dist, Empirical):
         raise ValueError("Empirical has no density to integrate; use method='closed_form'")
     second_moment = _closed_form if method == "closed_form" else _quadrature
-    levels, edges = grid.levels(), grid.edges()
     lo, hi = dist.support
-    knots = np.r_[min(lo, levels[0]), levels[0], edges, levels[-1], max(hi, levels[-1])]
-    about = np.r_[levels[0], levels, levels[-1]]
-    pieces = second_moment(dist, knots[:-1], knots[1:], about)  # tail, n_levels cells, tail
-    return QuantizationError(
-        rounding=float(np.sum(pieces[1:-1])), clipping=float(pieces[0] + pieces[-1])
+    knots, about = [], []
+    for grid in grids:
+        levels, edges = grid.levels(), grid.edges()
+        ends = min(lo, levels[0]), max(hi, levels[-1])
+        knots.append(np.r_[ends[0], levels[0], edges, levels[-1], ends[1]])
+        about.append(np.r_[levels[0], levels, levels[-1]])
+    pieces = second_moment(
+        dist,
+        np.concatenate([k[:-1] for k in knots]),
+        np.concatenate([k[1:] for k in knots]),
+        np.concatenate(about),
     )
+    by_grid = np.split(pieces, np.cumsum([a.size for a in about])[:-1])  # tail, cells, tail
+    return [
+        QuantizationError(rounding=float(p[1:-1].sum()), clipping=float(p[0] + p[-1]))
+        for p in by_grid
+    ]
 
 
 def expected_pruning_mse(
