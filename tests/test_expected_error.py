@@ -210,8 +210,10 @@ def test_closed_form_meets_gauss_legendre(dist, n_bits):
     assert close(expected_quantization_mse(dist, grid), naive_quantization_mse(dist, grid))
 
 
-@pytest.mark.parametrize("n_bits", (2, 4, 8, 12, 16))
-@pytest.mark.parametrize("r", (0.5, 5.0, 300.0, 1e5))
+@pytest.mark.parametrize(
+    ("r", "n_bits"),
+    [(r, b) for r in (0.5, 5.0, 300.0, 1e5) for b in (2, 4, 8, 12)] + [(5.0, 16), (1e5, 16)],
+)
 @pytest.mark.parametrize("nu", NUS)
 def test_truncated_t_of_any_nu_meets_gauss_legendre(nu, r, n_bits):
     dist = Truncated(StudentT(nu), -r, r)
