@@ -225,6 +225,7 @@ def test_truncated_t_of_any_nu_meets_gauss_legendre(nu, r, n_bits):
         assert close(value, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dist", (Normal(), Truncated(StudentT(2.0), -20.0, 20.0)), ids=repr)
 def test_sixteen_bits_in_extended_precision(dist):
     grid = IntegerGrid(16, optimal_scale(dist, 16))

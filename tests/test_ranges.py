@@ -307,6 +307,18 @@ def test_no_scale_of_a_dense_scan_is_better(name, n_bits):
     assert min(map(error, np.r_[scan[promising], scan[::60]])) >= error(best) * (1 - 1e-10)
 
 
+@pytest.mark.xfail(strict=True, reason="above 10 bits the scan of far mass is too coarse")
+@pytest.mark.parametrize("n_bits", (11, 12))
+def test_far_mass_on_many_levels(n_bits):
+    dist, kind = Truncated(Normal(), 4.0, 5.0), {"signed": False}
+    best = IntegerGrid(n_bits, optimal_scale(dist, n_bits, **kind), **kind)
+    scan = [
+        expected_quantization_mse(dist, IntegerGrid(n_bits, s, **kind))
+        for s in np.linspace(0.98, 1.01, 60) * 5 / best.qmax
+    ]
+    assert min(scan) >= expected_quantization_mse(dist, best) * (1 - 1e-9)
+
+
 def slope(dist, grid):
     """Half the derivative of the error over the scale: minus the sum of k M_1(cell; level)."""
     levels, edges = grid.levels(), grid.edges()
@@ -319,10 +331,13 @@ def slope(dist, grid):
 @pytest.mark.parametrize(
     ("dist", "n_bits"),
     [
-        *((Normal(), b) for b in (2, 4, 8, 9, 12, 16)),
-        *((Laplace(), b) for b in (2, 4, 8, 9, 12, 16)),
-        *((Truncated(StudentT(2.0), -72.9, 72.9), b) for b in (2, 4, 8, 9, 12, 16)),
+        *((Normal(), b) for b in (2, 4, 8, 9, 12)),
+        *((Laplace(), b) for b in (2, 4, 8, 9, 12)),
+        *((Truncated(StudentT(2.0), -72.9, 72.9), b) for b in (2, 4, 8, 9, 12)),
         *((Normal(0.4, 1.0), b) for b in (2, 4, 8)),
+        (Truncated(StudentT(2.0), -72.9, 72.9), 16),
+        pytest.param(Normal(), 16, marks=pytest.mark.slow),
+        pytest.param(Laplace(), 16, marks=pytest.mark.slow),
     ],
     ids=repr,
 )
