@@ -80,9 +80,9 @@ def compressed_density(table: Profile, record: Comparison, what: str, name: str)
     else:
         finding = f"the error of {more} is {errors[more] / errors[less]:.3g} times that of {less}"
     finding = f"at {record.n_bits} bits and {record.sparsity:.1%} sparsity {finding}"
+    removed = f"pruning errs within ±{table.threshold:.3g}, " if record.prune_mse else ""
     where = (
-        f"pruning errs within ±{table.threshold:.3g}, quantization between levels "
-        f"{record.scale:.3g} apart and beyond the last of them"
+        f"{removed}quantization between levels {record.scale:.3g} apart and beyond the last of them"
     )
     return Finding(
         figure,
@@ -118,13 +118,14 @@ def sqnr_by_bits(records: Mapping[str, Sequence[Comparison]], name: str) -> Find
     axes.set(xlabel="bits per weight", ylabel="SNR (dB)", xticks=bits)
     axes.legend(loc="upper left", frameon=False)
     clauses = "; ".join(f"for {what}, {verdict(rows)}" for what, rows in records.items())
-    lead = min((r for rows in records.values() for r in rows), key=lambda r: abs(r.margin_db))
+    contests = [(what, r) for what, rows in records.items() for r in rows]
+    whose, lead = min(contests, key=lambda pair: abs(pair[1].margin_db))
     return Finding(
         figure,
         alt=f"SNR against bits per weight: {clauses}.",
         caption=(
             f"Signal-to-noise ratio at equal size: {clauses}. The closest contest is at "
-            f"{lead.n_bits} bits, {abs(lead.margin_db):.2f} dB apart."
+            f"{lead.n_bits} bits for {whose}, {abs(lead.margin_db):.2f} dB apart."
         ),
         name=name,
     )

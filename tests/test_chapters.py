@@ -120,7 +120,9 @@ def test_prose_leaves_the_verdict_to_cells(path):
     """No sentence outside of theorems and fixed cases may name a winner in typed words."""
     fixed = (
         "every win of quantization below is a win with that handicap",
-        "that says which method wins at which kurtosis",
+        "for one heavy-tailed family, which method wins at which kurtosis",
+        "For the truncated Student-t pruning wins from kurtosis",
+        "pruning wins none of them either",
         "there is a range beyond which pruning wins",
         "To its left quantization wins, to its right pruning.",
         "find those where pruning wins at 2 bits",
