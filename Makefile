@@ -16,10 +16,10 @@ book: $(STAMP) ## execute the chapters and build the book into _build/html
 	@$(PY) -m pqlib book build
 
 test: smoke ## run the tests (brings the smoke book up to date first)
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 test-slow: smoke ## run the tests, the slow ones too
-	@$(PY) -m pytest -m "slow or not slow"
+	@$(PY) -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 smoke: $(STAMP)
 	@$(PY) -m pqlib book build --profile smoke

@@ -57,5 +57,7 @@ def storage_bits(
     if (n_bits is None) == (sparsity is None):
         raise ValueError("give exactly one of n_bits (quantized) and sparsity (pruned)")
     if n_bits is not None:
+        if mask:
+            raise ValueError("mask=True goes with sparsity; quantized weights have no mask")
         return n * check_integer("n_bits", n_bits, low=2, high=MAX_BITS)
     return (n - n_zeros(n, sparsity)) * reference_bits + (n if mask else 0)

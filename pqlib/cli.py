@@ -6,6 +6,7 @@ import http.server
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ def _command(function: Callable) -> Callable:
     def wrapped(**options: Any) -> None:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         logging.getLogger("pqlib").setLevel(logging.INFO)
+        # a polite kill ends as Ctrl-C does: kernels gone, the last good book in place
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             from pqlib.book import build, chapters, parameters
         except ModuleNotFoundError as error:
@@ -95,6 +98,8 @@ def _mappings(context: click.Context, option: click.Parameter, given: Any) -> li
             elif option.name == "encoded":
                 text = base64.b64decode(text, validate=True).decode()
             value = yaml.safe_load(text)
+        except OSError as error:
+            raise click.BadParameter(f"{text!r} cannot be read: {error.strerror}") from None
         except ValueError:
             raise click.BadParameter(f"{text!r} is not base64 of UTF-8 text") from None
         except yaml.YAMLError as error:
@@ -113,7 +118,9 @@ def _yaml_option(short: str, long: str, name: str, metavar: str, text: str) -> C
 
 @_yaml_option("-b", "--parameters_base64", "encoded", "TEXT", "YAML in base64.")
 @_yaml_option("-f", "--parameters_file", "files", "PATH", "A YAML file.")
-@_yaml_option("-y", "--parameters_yaml", "yamls", "YAML", "For lists: -y '{bits: [2, 3]}'.")
+@_yaml_option(
+    "-y", "--parameters_yaml", "yamls", "YAML", "Several values, lists too: -y '{n_bits: 3}'."
+)
 @click.option(
     "-p",
     "--parameters",
@@ -130,7 +137,7 @@ def run(book: Any, name: str, texts: Any, yamls: Any, files: Any, encoded: Any) 
 
     \b
     pqlib book run distribution_error -p n_bits 3
-    pqlib book run distribution_error -p distribution laplace -y '{bits: [2, 3, 8]}'
+    pqlib book run distribution_error -p distribution laplace -y '{n_bits: 3, seed: 1}'
 
     Values are checked before anything runs; `pqlib book parameters NAME` lists them.
     """
@@ -198,7 +205,13 @@ def zip(book: Any) -> None:
     click.echo(pack(book))
 
 
-@click.option("--port", type=int, default=8000, show_default=True, help="Port on this machine.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port on this machine.",
+)
 @_command
 def serve(book: Any, port: int) -> None:
     """Serve the built book on this machine until Ctrl-C."""

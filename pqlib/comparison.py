@@ -1,6 +1,6 @@
 """Quantization and pruning of one distribution, or one tensor, under one budget."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +110,8 @@ def compare_bits(
     """
     dist = dist_or_array if isinstance(dist_or_array, Distribution) else Empirical(dist_or_array)
     kind = {"signed": signed, "narrow_range": narrow_range}
+    if not isinstance(bits, Iterable) or not (bits := list(bits)):
+        raise ValueError(f"bits must be a sequence of bit-widths, not empty, got {bits!r}")
     scales = optimal_scales(dist, bits, **kind)
     grids = [IntegerGrid(b, s, **kind) for b, s in zip(bits, scales, strict=True)]
     records = []
@@ -145,7 +147,7 @@ def truncation_at_kurtosis(dist: Distribution, kurtosis: float) -> float:
     ValueError
         If no r up to 1e12 gives that kurtosis.
     """
-    if not dist.symmetric:
+    if not isinstance(dist, Distribution) or not dist.symmetric:
         raise ValueError(f"dist must be symmetric about 0, got {dist}")
     kurtosis = check_number("kurtosis", kurtosis, low=1.8, open_low=True)
 
@@ -193,6 +195,8 @@ def crossing(
 
     def margin(log_shape):
         dist = family(float(np.exp(log_shape)))
+        if not isinstance(dist, Distribution):
+            raise TypeError(f"family must return a Distribution, got {dist!r}")
         return compare(dist, n_bits, sparsity=sparsity, narrow_range=narrow_range).margin_db
 
     return _root_over_log(
@@ -261,6 +265,7 @@ def profile(
     density = dist.partial_moment(0, bins[:-1], bins[1:]) / np.diff(bins)
     lo, hi = dist.support
     cuts = np.r_[min(lo, edges[0]), edges, max(hi, edges[-1])]
+    sparsity = check_number("sparsity", sparsity, low=0.0, high=1.0, open_high=True)
     threshold = dist.magnitude_quantile(sparsity)
     nearest = levels[np.searchsorted(edges, w)]
     return Profile(

@@ -170,7 +170,10 @@ class Distribution(ABC):
         """
         share = check_number("share", share, low=0.0, high=1.0)
         if self.symmetric:
-            return float(self.ppf(0.5 + share / 2))
+            t = float(self.ppf(0.5 + share / 2))
+            if 0 < share < 0.1:  # 0.5 + share / 2 has lost digits of a small share
+                t -= (self._mass_within(t) - share) / float(2 * self.pdf(t))
+            return t
         lo, hi = self.support
         if share == 1.0:
             return max(abs(lo), abs(hi))

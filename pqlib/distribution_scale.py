@@ -22,7 +22,8 @@ from pqlib.grids import IntegerGrid
 
 _N_SCAN = 64  # scales per scan of a symmetric distribution; mass away from zero needs more
 _MAX_SCAN = 2_000_000  # scales x levels that a scan may take
-_CLOSE = 1.2  # local minima of the scan within this factor of the best are refined
+_CLOSE = 1.2  # local minima of the scan within this factor of the best are refined,
+_MOST = 16  # and no more than this many
 _ZERO = np.zeros(())
 
 
@@ -68,6 +69,11 @@ def _search(dist, grid):
     errors, _ = yield from _errors(steps, first)
     low, high = yield from _range(dist, max(steps), median, signal + errors.min())
     scan = np.geomspace(low, high, _scan_size(dist, max(steps)))
+    if not dist.symmetric and max(steps) >= 1024:  # basins too narrow for one scan: look closer
+        errors, _ = yield from _errors(steps, scan)
+        i = int(np.argmin(errors))
+        near = min(scan[max(i - 1, 0)], 0.985 * scan[i]), max(*scan[i : i + 2], 1.015 * scan[i])
+        scan = np.linspace(*near, _scan_size(dist, max(steps)))
     brackets = []
     for left, right, _ in (yield from _descents(scan, steps, signal)):
         brackets += yield from _descents(np.linspace(left, right, 13), steps, signal)
@@ -140,7 +146,7 @@ def _descents(scales, steps, signal):
     turns = np.flatnonzero((slopes[:-1] < 0) & (slopes[1:] >= 0))
     near = [(scales[i], scales[i + 1], errors[i : i + 2].min()) for i in turns.tolist()]
     floor = min((e for *_, e in near), default=0.0)
-    return [n for n in near if n[2] <= _CLOSE * floor]
+    return sorted((n for n in near if n[2] <= _CLOSE * floor), key=lambda n: n[2])[:_MOST]
 
 
 def _root(dist, grid, left, right):

@@ -236,6 +236,15 @@ class Truncated(Distribution):
         return kept[:n]
 
 
+def samples_of(dist: Distribution) -> np.ndarray | None:
+    """The samples that ``dist`` consists of, sorted, or None if it has a density."""
+    if isinstance(dist, Empirical):
+        return dist.samples
+    if isinstance(dist, Truncated) and (samples := samples_of(dist.dist)) is not None:
+        return samples[(samples >= dist.a) & (samples <= dist.b)]
+    return None
+
+
 class Empirical(Distribution):
     """The distribution that puts mass 1/n on each of n samples, such as the weights of a tensor.
 

@@ -15,7 +15,7 @@ from scipy import integrate, optimize
 from pqlib._validation import check_choice, check_integer, check_number
 from pqlib.budget import n_zeros
 from pqlib.density import Distribution
-from pqlib.distributions import Empirical
+from pqlib.distributions import samples_of
 from pqlib.grids import IntegerGrid
 from pqlib.prune import magnitude_mask
 from pqlib.quantize import fake_quantize
@@ -112,7 +112,7 @@ def quantization_errors(
     check_choice("method", method, METHODS[:2])
     for grid in grids:
         _check_quantizable(dist, grid)
-    if method == "quadrature" and isinstance(dist, Empirical):
+    if method == "quadrature" and samples_of(dist) is not None:
         raise ValueError("Empirical has no density to integrate; use method='closed_form'")
     second_moment = _closed_form if method == "closed_form" else _quadrature
     lo, hi = dist.support
@@ -175,11 +175,12 @@ def expected_pruning_mse(
     sparsity = check_number("sparsity", sparsity, low=0.0, high=1.0, open_high=True)
     if method == "monte_carlo":
         return monte_carlo_pruning_mse(dist, sparsity, n_samples, rng).mean
-    if isinstance(dist, Empirical):
+    samples = samples_of(dist)
+    if samples is not None:
         if method == "quadrature":
             raise ValueError("Empirical has no density to integrate; use method='closed_form'")
-        removed = np.sort(abs(dist.samples))[: n_zeros(dist.samples.size, sparsity)]
-        return float(np.sum(removed**2) / dist.samples.size)
+        removed = np.sort(abs(samples))[: n_zeros(samples.size, sparsity)]
+        return float(np.sum(removed**2) / samples.size)
     if method == "closed_form":
         t = dist.magnitude_quantile(sparsity)
         return float(dist.partial_moment(2, -t, t))

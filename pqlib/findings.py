@@ -69,6 +69,8 @@ class Table:
 
     def _repr_markdown_(self) -> str:
         rows = list(zip(*self.columns.values(), strict=True))
+        if not rows:
+            raise ValueError("columns must hold at least one row")
         aligned = ["---" if isinstance(v, str) else "--:" for v in rows[0]]
         lines = [self.columns, aligned, *([self._cell(v) for v in row] for row in rows)]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -48,6 +48,8 @@ def _as_weights(x):
         if x.is_complex():
             raise TypeError(f"x must hold real numbers, got dtype {x.dtype}")
         x = x.to(xp.float64)
+    if 0 in x.shape:
+        raise ValueError(f"x must not be empty, got shape {tuple(x.shape)}")
     if not bool(xp.isfinite(x).all()):
         raise ValueError("x must be finite, got NaN or infinity; remove or replace it")
     return x

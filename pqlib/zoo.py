@@ -1,6 +1,9 @@
 """Where weights come from: a checkpoint that a pip package carries, or one on disk."""
 
 import hashlib
+import pickle
+import struct
+import zipfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -52,6 +55,8 @@ def read_weights(source: str) -> dict[str, np.ndarray]:
     FileNotFoundError, ModuleNotFoundError
         If the file, the package or torch is absent; the message says what to install.
     """
+    if not isinstance(source, str):
+        raise TypeError(f"source must be a str such as {next(iter(PACKAGED))!r}, got {source!r}")
     if source in PACKAGED:
         path = _packaged_path(PACKAGED[source])
     elif source.startswith("pip:"):
@@ -64,8 +69,7 @@ def read_weights(source: str) -> dict[str, np.ndarray]:
                 f".npz or {', '.join(_TORCH_SUFFIXES)} file"
             )
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            tensors = {name: arrays[name] for name in arrays.files}
+        tensors = _read_npz(path)
     elif path.suffix in _TORCH_SUFFIXES:
         tensors = _read_torch(path)
     else:
@@ -114,6 +118,16 @@ def _packaged_path(weights: PackagedWeights) -> Path:
     return path
 
 
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError, zipfile.BadZipFile):
+        raise ValueError(
+            f"{path.name} is damaged or holds Python objects; write plain arrays with numpy.savez"
+        ) from None
+
+
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         import torch
@@ -121,7 +135,13 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         raise ModuleNotFoundError(
             f"reading {path.name} needs torch; pip install 'pqlib[torch]'"
         ) from None
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, struct.error, EOFError, RuntimeError, KeyError) as error:
+        raise ValueError(
+            f"{path.name} is damaged or holds more than tensors, which is not run (weights_only): "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from None
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise ValueError(f"{path.name} holds a {type(state).__name__}, not a state dict")

@@ -60,3 +60,5 @@ def test_either_bits_or_sparsity():
     for both in ({}, {"n_bits": 4, "sparsity": 0.5}):
         with pytest.raises(ValueError, match=r"exactly one of n_bits .* and sparsity"):
             storage_bits(10, **both)
+    with pytest.raises(ValueError, match="mask=True goes with sparsity"):
+        storage_bits(10, n_bits=4, mask=True)

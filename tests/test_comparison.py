@@ -84,5 +84,11 @@ def test_bad_input_names_argument_and_remedy():
         pq.compare(Normal(), 17)
     with pytest.raises(ValueError, match="sparsity"):
         pq.compare(Normal(), 4, sparsity=1.0)
+    with pytest.raises(TypeError, match="family must return a Distribution, got 3"):
+        pq.crossing(lambda r: 3, 4, 2, 20)
+    with pytest.raises(ValueError, match="bits must be a sequence of bit-widths, not empty"):
+        pq.compare_bits(Normal(), [])
+    with pytest.raises(ValueError, match="sparsity must be"):
+        pq.profile(Normal(), IntegerGrid(4, 1.0), 1.0)
     with pytest.raises(ValueError, match="one scale"):
         pq.profile(Normal(), IntegerGrid(4, np.array([1.0, 2.0])), 0.5)

@@ -307,7 +307,6 @@ def test_no_scale_of_a_dense_scan_is_better(name, n_bits):
     assert min(map(error, np.r_[scan[promising], scan[::60]])) >= error(best) * (1 - 1e-10)
 
 
-@pytest.mark.xfail(strict=True, reason="above 10 bits the scan of far mass is too coarse")
 @pytest.mark.parametrize("n_bits", (11, 12))
 def test_far_mass_on_many_levels(n_bits):
     dist, kind = Truncated(Normal(), 4.0, 5.0), {"signed": False}

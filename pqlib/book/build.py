@@ -56,7 +56,9 @@ def build_book(book: Book, profile: str = "book", jobs: int = 2) -> Path:
         "overrides": {run.chapter.name: dict(run.overrides) for run in runs if run.overrides},
         "made_of": digest(hash_path(site), installed(), hash_path(Path(__file__).parents[1])),
     }
-    if _state(html) != state:
+    if _state(html) == state:
+        log.info("up to date")
+    else:
         log.info("render %d pages", len(book.pages))
         _render(site, html, state)
     return html / "index.html"

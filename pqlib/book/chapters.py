@@ -1,11 +1,13 @@
 """Where a book's files lie, and what a chapter declares about itself."""
 
+import ast
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import yaml
+from IPython.core.inputtransformer2 import TransformerManager
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 import pqlib
@@ -67,12 +69,28 @@ class Book:
 
     def chapter(self, name: str) -> Chapter:
         """Read the chapter `name`."""
-        path = self.root / "notebooks" / f"{name}.ipynb"
-        if not path.is_file():
-            known = ", ".join(sorted(p.stem for p in path.parent.glob("*.ipynb")))
-            raise InputError(f"{name}: no such chapter; there are {known}")
-        notebook = nbformat.read(path, as_version=4)
+        folder = self.root / "notebooks"
+        known = {p.stem: p for p in sorted(folder.glob("*.ipynb"))}
+        if name not in known:
+            raise InputError(f"{name}: no such chapter; there are {', '.join(known)}")
+        path = known[name]
+        try:
+            notebook = nbformat.read(path, as_version=4)
+        except (ValueError, nbformat.ValidationError) as error:
+            first = str(error).splitlines()[0][:80]
+            raise InputError(f"{path.name} is not a readable notebook: {first}") from None
+        _check_syntax(name, notebook)
         try:
             return Chapter(name, path, notebook, read_parameters(notebook))
         except InputError as error:
             raise InputError(f"{path.name}: {error}") from None
+
+
+def _check_syntax(name: str, notebook: Any) -> None:
+    for number, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type == "code":
+            try:
+                ast.parse(TransformerManager().transform_cell(cell.source))
+            except SyntaxError as error:
+                where = f"chapter {name}, cell {number}, line {error.lineno}"
+                raise InputError(f"{where}: {error.msg}: {error.text}") from None

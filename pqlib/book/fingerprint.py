@@ -68,7 +68,8 @@ def fingerprint(
     code = [c.source for c in chapter.notebook.cells if c.cell_type == "code"]
     cells = [(c.cell_type, c.source, c.metadata) for c in chapter.notebook.cells]
     values = {p.name: p.default for p in chapter.parameters.values()} | dict(overrides)
-    paths = {v: root / v for v in values.values() if isinstance(v, str) and v}
+    texts = [v for v in values.values() if isinstance(v, str) and v]
+    paths = {v: root / os.path.expanduser(v) for v in texts}
     if "PQLIB_DATA" in os.environ and any("PQLIB_DATA" in text for text in code):
         paths["PQLIB_DATA"] = Path(os.environ["PQLIB_DATA"])
     return {
@@ -76,7 +77,7 @@ def fingerprint(
         "parameters": dict(overrides),
         "modules": {name: hash_path(_file(name)) for name in sorted(used_modules(code))},
         "versions": installed(),
-        "data": {name: hash_path(path) for name, path in paths.items() if path.exists()},
+        "data": {name: hash_path(path) for name, path in paths.items() if os.path.exists(path)},
     }
 
 

@@ -153,5 +153,8 @@ def _split(name: str, comment: str) -> tuple[str, str]:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1, cutoff=0)
-    return f"; did you mean {near[0]!r}?" if near else "; there is none"
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are {', '.join(known)}" if known else "; there is none"

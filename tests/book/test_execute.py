@@ -9,9 +9,10 @@ import nbformat
 import pytest
 from fixture_book import chapter
 
-from pqlib.book.build import build_book, runs_of
+from pqlib.book.build import build_book, run_chapter, runs_of
 from pqlib.book.chapters import Book
 from pqlib.book.execute import BuildError, Run, execute
+from pqlib.book.parameters import InputError
 
 FAILING = {
     "raises": ("before = 1\nraise RuntimeError('the sky fell')", "RuntimeError: the sky fell"),
@@ -79,7 +80,8 @@ def test_the_other_chapters_are_finished_when_one_fails(small_book):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no POSIX signals")
-def test_an_interrupt_ends_the_kernels_too(small_book):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_kernels_too(sent, small_book):
     note = small_book.root / "kernel"
     slow = f"import os, pathlib, time\npathlib.Path({str(note)!r}).write_text(str(os.getpid()))"
     notebook = chapter(f"{slow}\ntime.sleep(300)")
@@ -96,7 +98,7 @@ def test_an_interrupt_ends_the_kernels_too(small_book):
     )
     try:
         wait_until(note.is_file)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, err = process.communicate(timeout=30)
     finally:
         process.kill()
@@ -127,3 +129,15 @@ def alive(pid):
 def test_a_book_is_found_from_below(small_book, tmp_path):
     assert Book.find(small_book.root / "notebooks") == small_book
     assert (Book.find(tmp_path).root / "_toc.yml").is_file()
+
+
+def test_a_syntax_error_names_chapter_cell_and_line(small_book):
+    nbformat.write(chapter("1 +"), small_book.root / "notebooks" / "second.ipynb")
+    with pytest.raises(InputError, match=r"chapter second, cell \d+, line 1: invalid syntax: 1 \+"):
+        run_chapter(small_book, "second")
+
+
+def test_a_damaged_notebook_is_named(small_book):
+    (small_book.root / "notebooks" / "second.ipynb").write_text('{"cells": [')
+    with pytest.raises(InputError, match=r"second\.ipynb is not a readable notebook"):
+        run_chapter(small_book, "second")
