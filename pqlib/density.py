@@ -87,7 +87,9 @@ class Distribution(ABC):
         Returns
         -------
         ndarray of float64
-            Relative error about 1e-13 for every term that matters in a sum over cells.
+            Relative error about 1e-13 for the terms that matter in a sum over cells up to order
+            2; up to 3e-11 was seen in cells of order 4, and 1e-8 for mass 30 standard deviations
+            out.
 
         Raises
         ------
