@@ -13,8 +13,8 @@ from pqlib.budget import matched_sparsity
 from pqlib.density import Distribution
 from pqlib.distributions import Empirical, Truncated
 from pqlib.expected_error import (
-    expected_pruning_mse,
     expected_sqnr_db,
+    pruning_errors,
     quantization_errors,
 )
 from pqlib.grids import IntegerGrid
@@ -114,10 +114,10 @@ def compare_bits(
         raise ValueError(f"bits must be a sequence of bit-widths, not empty, got {bits!r}")
     scales = optimal_scales(dist, bits, **kind)
     grids = [IntegerGrid(b, s, **kind) for b, s in zip(bits, scales, strict=True)]
+    shares = [matched_sparsity(b) if sparsity is None else sparsity for b in bits]
+    errors = quantization_errors(dist, grids), pruning_errors(dist, shares)
     records = []
-    for grid, error in zip(grids, quantization_errors(dist, grids), strict=True):
-        share = matched_sparsity(grid.n_bits) if sparsity is None else sparsity
-        prune_mse = expected_pruning_mse(dist, share)
+    for grid, share, error, prune_mse in zip(grids, shares, *errors, strict=True):
         records.append(
             Comparison(
                 n_bits=grid.n_bits,

@@ -47,6 +47,11 @@ class Distribution(ABC):
 
     @property
     @abstractmethod
+    def mode(self) -> float:
+        """Where the density is largest: up to it it does not fall, after it it does not rise."""
+
+    @property
+    @abstractmethod
     def symmetric(self) -> bool:
         """Whether W and -W have the same distribution."""
 
@@ -171,11 +176,18 @@ class Distribution(ABC):
         Right for asymmetric distributions too: the condition is F(t) - F(-t) = share.
         """
         share = check_number("share", share, low=0.0, high=1.0)
-        if self.symmetric:
-            t = float(self.ppf(0.5 + share / 2))
-            if 0 < share < 0.1:  # 0.5 + share / 2 has lost digits of a small share
-                t -= (self._mass_within(t) - share) / float(2 * self.pdf(t))
-            return t
+        return float(self._magnitude_quantiles(np.array([share]))[0])
+
+    def _magnitude_quantiles(self, shares: np.ndarray) -> np.ndarray:
+        """`magnitude_quantile` of several shares, shape (n,), at once."""
+        if not self.symmetric:
+            return np.array([self._magnitude_root(share) for share in shares.tolist()])
+        t = self.ppf(0.5 + shares / 2)
+        small = (shares > 0) & (shares < 0.1)  # there 0.5 + share / 2 has lost digits
+        t[small] -= (self._mass_within(t[small]) - shares[small]) / (2 * self.pdf(t[small]))
+        return t
+
+    def _magnitude_root(self, share):
         lo, hi = self.support
         if share == 1.0:
             return max(abs(lo), abs(hi))
@@ -191,8 +203,8 @@ class Distribution(ABC):
         )
         return float(root)
 
-    def _mass_within(self, t: float) -> float:
-        return float(self.partial_moment(0, -t, t))
+    def _mass_within(self, t):
+        return self.partial_moment(0, -np.asarray(t), t)
 
 
 class Pearson(Distribution):
@@ -204,6 +216,10 @@ class Pearson(Distribution):
     @property
     def support(self) -> tuple[float, float]:
         return (-inf, inf)
+
+    @property
+    def mode(self) -> float:
+        return self.loc
 
     @property
     def symmetric(self) -> bool:

@@ -149,6 +149,10 @@ class Uniform(Distribution):
         return (self.a, self.b)
 
     @property
+    def mode(self) -> float:
+        return self.a
+
+    @property
     def symmetric(self) -> bool:
         return self.a == -self.b
 
@@ -201,6 +205,10 @@ class Truncated(Distribution):
         lo, hi = self.support
         inner = (x for x in self.dist.breakpoints if lo < x < hi)
         return (lo, *inner, hi)
+
+    @property
+    def mode(self) -> float:
+        return min(max(self.dist.mode, self.a), self.b)
 
     @property
     def symmetric(self) -> bool:
@@ -267,6 +275,10 @@ class Empirical(Distribution):
         return nextafter(self.samples[0], -inf), float(self.samples[-1])
 
     @property
+    def mode(self) -> float:
+        raise TypeError("Empirical has no density, hence no mode")
+
+    @property
     def symmetric(self) -> bool:
         return bool(np.array_equal(self.samples, -self.samples[::-1]))
 
@@ -304,11 +316,9 @@ class Empirical(Distribution):
     def _finish_quantile(self, q, x):
         return x
 
-    def magnitude_quantile(self, share: float) -> float:
-        share = check_number("share", share, low=0.0, high=1.0)
-        n_within = int(np.floor(self.samples.size * share + 1e-9))
-        magnitudes = np.sort(abs(self.samples))
-        return float(magnitudes[n_within - 1]) if n_within else 0.0
+    def _magnitude_quantiles(self, shares: np.ndarray) -> np.ndarray:
+        n_within = np.floor(self.samples.size * shares + 1e-9).astype(int)
+        return np.r_[0.0, np.sort(abs(self.samples))][n_within]
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return rng.choice(self.samples, n)

@@ -175,16 +175,25 @@ def expected_pruning_mse(
     sparsity = check_number("sparsity", sparsity, low=0.0, high=1.0, open_high=True)
     if method == "monte_carlo":
         return monte_carlo_pruning_mse(dist, sparsity, n_samples, rng).mean
+    if method == "closed_form":
+        return pruning_errors(dist, [sparsity])[0]
+    if samples_of(dist) is not None:
+        raise ValueError("Empirical has no density to integrate; use method='closed_form'")
+    return _pruning_quadrature(dist, sparsity)
+
+
+def pruning_errors(dist: Distribution, sparsities: Sequence[float]) -> list[float]:
+    """`expected_pruning_mse` in closed form at several sparsities, in one evaluation."""
+    _check_distribution(dist)
+    sparsities = [
+        check_number("sparsity", s, low=0.0, high=1.0, open_high=True) for s in sparsities
+    ]
     samples = samples_of(dist)
     if samples is not None:
-        if method == "quadrature":
-            raise ValueError("Empirical has no density to integrate; use method='closed_form'")
-        removed = np.sort(abs(samples))[: n_zeros(samples.size, sparsity)]
-        return float(np.sum(removed**2) / samples.size)
-    if method == "closed_form":
-        t = dist.magnitude_quantile(sparsity)
-        return float(dist.partial_moment(2, -t, t))
-    return _pruning_quadrature(dist, sparsity)
+        squares = np.sort(abs(samples)) ** 2
+        return [float(squares[: n_zeros(squares.size, s)].sum() / squares.size) for s in sparsities]
+    t = dist._magnitude_quantiles(np.array(sparsities))
+    return dist.partial_moment(2, -t, t).tolist()
 
 
 def monte_carlo_quantization_mse(

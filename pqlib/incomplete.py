@@ -1,6 +1,6 @@
 """Incomplete gamma and beta functions between two limits, without cancellation in the tails."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from scipy import special
@@ -10,13 +10,22 @@ _N_TERMS = 60  # 2^-60 < 1e-18: the power series are used for arguments <= 1/2
 
 def gamma_between(a, lo, hi):
     """P(a, hi) - P(a, lo) for the regularized incomplete gamma function, tails without loss."""
-    upper = lo > a
-    if np.all(upper):
-        return special.gammaincc(a, lo) - special.gammaincc(a, hi)
-    lower = special.gammainc(a, hi) - special.gammainc(a, lo)
-    if not np.any(upper):
-        return lower
-    return np.where(upper, special.gammaincc(a, lo) - special.gammaincc(a, hi), lower)
+    lower, upper = _ELEMENTARY.get(a) or (partial(f, a) for f in _GAMMA)
+    far = lo > a
+    if np.all(far):
+        return upper(lo) - upper(hi)
+    near = lower(hi) - lower(lo)
+    if not np.any(far):
+        return near
+    return np.where(far, upper(lo) - upper(hi), near)
+
+
+_GAMMA = special.gammainc, special.gammaincc
+# a -> (P(a, x), Q(a, x)) where these are elementary, which is ten times faster
+_ELEMENTARY = {
+    0.5: (lambda x: special.erf(np.sqrt(x)), lambda x: special.erfc(np.sqrt(x))),
+    1.0: (lambda x: -np.expm1(-x), lambda x: np.exp(-x)),
+}
 
 
 def beta_between(a, b, heads, tails):

@@ -88,10 +88,10 @@ def optimal_scale(
     -----
     Arrays: global up to rounding where n * 2^(n_bits - 1) <= 1e6, by a sweep over all breakpoints;
     above that the MSE is within 0.1 % of the global minimum, or `search_scale` reports the gap.
-    Distributions: outside of an interval of scales the error provably exceeds one that was seen;
-    inside, the zeros of its derivative are bracketed on a scan and refined, and the best is
-    returned. With mass away from zero and more than 12 bits the scan is too coarse to promise the
-    global optimum: there the MSE was seen some per cent above it.
+    Distributions: a lower bound of the error leaves an interval of scales outside of which none
+    can be optimal; inside, the zeros of the derivative are bracketed on a scan, refined, and the
+    best is returned. The bound and the error there are about 0.4 scale / b apart for a density of
+    peak 1 / b, relative to the error: 0.5 % for a normal at 8 bits and 0.003 % at 16.
 
     Examples
     --------

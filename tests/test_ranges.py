@@ -1,6 +1,7 @@
 """Optimal scales: brute force for arrays, a dense scan and its stationarity for distributions."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -307,15 +308,89 @@ def test_no_scale_of_a_dense_scan_is_better(name, n_bits):
     assert min(map(error, np.r_[scan[promising], scan[::60]])) >= error(best) * (1 - 1e-10)
 
 
-@pytest.mark.parametrize("n_bits", (11, 12))
-def test_far_mass_on_many_levels(n_bits):
-    dist, kind = Truncated(Normal(), 4.0, 5.0), {"signed": False}
+def clipping(dist, up, down):
+    """Expected squared distance to [down, up] of the weights beyond it."""
+    lo, hi = dist.support
+    above = dist.partial_moment(2, up, np.maximum(up, hi), np.minimum(up, hi))
+    return above + dist.partial_moment(2, np.minimum(down, lo), down, np.maximum(down, lo))
+
+
+CERTIFIED = {
+    **{name: SCANNED[name] for name in ("normal", "laplace", "uneven uniform", "truncated t")},
+    **{name: SCANNED[name] for name in ("truncated heavy t", "shifted", "one-sided", "tail")},
+    "unsigned t": (Truncated(StudentT(2.0), -1000.0, 1000.0), {"signed": False}),
+    "off center": (Truncated(Normal(), -1.0, 2.0), {}),
+}
+
+
+@pytest.mark.parametrize("n_bits", (2, 3, 4))
+@pytest.mark.parametrize("name", CERTIFIED)
+def test_branch_and_bound_certifies_the_optimum(name, n_bits):
+    """With g the root of the error, g(s) >= (g(l) + g(r) - (r - l) sqrt(E k(l)^2)) / 2 on [l, r]:
+    at scale s the integers of l miss those of s by at most (s - l) k(l) in the mean square."""
+    dist, kind = CERTIFIED[name]
+    grid = IntegerGrid(n_bits, optimal_scale(dist, n_bits, **kind), **kind)
+    target = expected_quantization_mse(dist, grid) * (1 - 1e-3)
+    k = np.arange(grid.qmin, grid.qmax + 1)
+
+    def roots(scale):
+        scaled = IntegerGrid(n_bits, scale, **kind)
+        edges = np.r_[-np.inf, scaled.edges(), np.inf]
+        mass = dist.partial_moment(0, edges[:-1], edges[1:])
+        return np.sqrt(expected_quantization_mse(dist, scaled)), np.sqrt(mass @ k**2)
+
+    # below low, clipping alone costs more; above high, zeroing
+    low, high = grid.scale / 256, grid.scale * 256
+    up, down = grid.qmax * low, grid.qmin * low
+    assert clipping(dist, up, down) > target
+    zeroed = dist.partial_moment(2, max(-high / 2, grid.qmin * high), high / 2)
+    assert zeroed + clipping(dist, 1e30, grid.qmin * high) > target
+    scales = np.geomspace(low, high, 65).tolist()
+    known = [(s, *roots(s)) for s in scales]
+    open_ = list(pairwise(known))
+    n_closed = 0
+    while open_:
+        left, right = open_.pop()
+        bound = (left[1] + right[1] - (right[0] - left[0]) * left[2]) / 2
+        if max(bound, 0.0) ** 2 >= target:
+            n_closed += 1
+            continue
+        assert left[1] ** 2 >= target
+        middle = (left[0] + right[0]) / 2
+        assert right[0] - left[0] > 1e-9 * left[0]
+        middle = (middle, *roots(middle))
+        open_ += [(left, middle), (middle, right)]
+    assert n_closed >= 64
+
+
+FAR = {
+    "tail": (Truncated(Normal(), 4.0, 5.0), {"signed": False}),
+    "narrow uniform": (Uniform(0.9, 1.0), {"signed": False}),
+    "off center": (Truncated(Normal(), -1.0, 2.0), {}),
+}
+
+
+@pytest.mark.parametrize("n_bits", (10, 12, 14, 16))
+@pytest.mark.parametrize("name", FAR)
+def test_far_mass_on_many_levels(name, n_bits):
+    dist, kind = FAR[name]
     best = IntegerGrid(n_bits, optimal_scale(dist, n_bits, **kind), **kind)
-    scan = [
-        expected_quantization_mse(dist, IntegerGrid(n_bits, s, **kind))
-        for s in np.linspace(0.98, 1.01, 60) * 5 / best.qmax
-    ]
-    assert min(scan) >= expected_quantization_mse(dist, best) * (1 - 1e-9)
+    mse = expected_quantization_mse(dist, best)
+    end, wide = dist.support[1], 60 if n_bits <= 12 else 12
+    near = 1 + np.linspace(-8, 2, wide) / best.qmax
+    scan = np.r_[0.98, near, 1.02] * end / (best.qmax + 0.5)
+    errors = [expected_quantization_mse(dist, IntegerGrid(n_bits, s, **kind)) for s in scan]
+    assert min(errors) >= mse * (1 - 1e-9)
+    # no scale errs by less than clipping and s^2 / 12, but for the density's rise and fall in cells
+    peak = float(dist.pdf(dist.mode))
+
+    def bound(s):
+        up, down = best.qmax * s, best.qmin * s
+        rounding = s**2 / 12 * dist.partial_moment(0, down, up) - s**3 * peak / (18 * np.sqrt(3))
+        return rounding + clipping(dist, up, down)
+
+    assert all(errors >= bound(scan) * (1 - 1e-9))
+    assert mse <= bound(best.scale * np.geomspace(0.1, 1.5, 4001)).min() * (1 + best.scale * peak)
 
 
 def slope(dist, grid):
