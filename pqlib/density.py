@@ -15,7 +15,7 @@ by term about c itself, where nothing cancels.
 
 from abc import ABC, abstractmethod
 from functools import lru_cache
-from math import comb, inf, isfinite
+from math import comb, inf, isfinite, isinf
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -299,7 +299,21 @@ class Pearson(Distribution):
 
 @lru_cache(maxsize=1024)
 def _moment(dist, order, about):
-    return float(dist.partial_moment(order, *dist.support, about=about))
+    try:
+        moment = float(dist.partial_moment(order, *dist.support, about=about))
+    except OverflowError:
+        moment = inf
+    if isinf(moment):
+        raise ValueError(f"{dist}: the moment of order {order} overflows; use a larger unit")
+    return moment
+
+
+def check_power(dist: Distribution) -> float:
+    """E[W^2] of a distribution with a density; a ValueError where it leaves float64's range."""
+    power = dist.moment(2)
+    if not power > 1e-290:
+        raise ValueError(f"{dist}: E[W^2] underflows; use a smaller unit")
+    return power
 
 
 def _probabilities(q):

@@ -20,7 +20,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import optimize
 
-from pqlib.density import Distribution
+from pqlib.density import Distribution, check_power
 from pqlib.expected_error import expected_quantization_mse
 from pqlib.grids import IntegerGrid
 
@@ -74,26 +74,32 @@ def _search(dist, grid, low, high):
     steps = grid.qmax, -grid.qmin
     signal, *_ = _landmarks(dist)
     scan = np.geomspace(low, high, _scan_size(dist, max(steps), high / low))
-    brackets, most = [], max(1, min(_MOST, 8192 // max(steps)))
+    most = max(1, min(_MOST, 8192 // max(steps)))
+    brackets, roots = [], []
     for left, right, _ in (yield from _descents(scan, steps, signal))[:most]:
         brackets += yield from _descents(np.linspace(left, right, 13), steps, signal)
-    if not brackets:
-        raise ValueError(f"no optimal {grid.n_bits}-bit scale was found for {dist}; rescale it")
-    floor = min(error for *_, error in brackets)
-    roots = []
-    for left, right, error in sorted(brackets, key=lambda b: b[2])[:most]:
-        if error <= floor * _CLOSE:
+    brackets.sort(key=lambda bracket: bracket[2])
+    for left, right, error in brackets[:most]:
+        if error <= brackets[0][2] * _CLOSE:
             roots.append((yield from _root(dist, grid, left, right)))
-    if len(roots) == 1:
-        return roots[0]
-    return min(roots, key=lambda s: expected_quantization_mse(dist, replace(grid, scale=s)))
+
+    def error_at(scale):
+        return expected_quantization_mse(dist, replace(grid, scale=float(scale)))
+
+    if not roots or None in roots:  # rounding has drowned the slope: minimize by cells
+        i = np.argmin([error_at(s) for s in scan])
+        ends = scan[max(i - 1, 0)], scan[min(i + 1, scan.size - 1)]
+        options = {"xatol": 1e-9 * ends[0]}
+        found = optimize.minimize_scalar(error_at, bounds=ends, method="bounded", options=options)
+        return float(found.x)
+    return min(roots, key=error_at) if len(roots) > 1 else roots[0]
 
 
 @lru_cache(maxsize=64)
 def _landmarks(dist):
     """E W^2, the peak of the density, and the breadth and the reach of 90 % of the mass."""
     start, stop = dist.ppf([0.05, 0.95]).tolist()
-    return dist.moment(2), float(dist.pdf(dist.mode)), stop - start, max(-start, stop)
+    return check_power(dist), float(dist.pdf(dist.mode)), stop - start, max(-start, stop)
 
 
 def _scan_size(dist, n_steps, ratio):
@@ -124,12 +130,14 @@ def _errors(steps, scales):
 
 def _ranges(dist, grids):
     """For each grid the lowest and the highest scale that could be optimal: two arrays."""
-    *_, reach = _landmarks(dist)
+    signal, *_, reach = _landmarks(dist)
     ends = np.tile(reach * _COARSE, (len(grids), 1))
     width, pick = np.inf, np.arange(len(grids))
     while True:
         lower, upper = _bounds(dist, grids, ends)
-        possible = lower <= upper.min(axis=1, keepdims=True) * (1 + 1e-6)
+        # the allowance is for rounding, of the sums and of what they are subtracted from
+        best = upper.min(axis=1, keepdims=True) * (1 + 1e-6) + 1e-14 * signal
+        possible = lower <= best
         first, last = possible.argmax(axis=1), possible.shape[1] - possible[:, ::-1].argmax(axis=1)
         low, high = ends[pick, first], ends[pick, last]
         before, width = width, np.log(high / low)
@@ -157,8 +165,8 @@ def _bounds(dist, grids, ends):
     # an unsigned grid clips what is negative, it does not zero it
     zeroed = signal - second[0][2] - np.where(down > 0, second[1][2], second[1][1])
     rounded = ends**2 / 12 * (1 - mass[0][0] - mass[1][1])
-    slack = ends**3 * peak / (18 * np.sqrt(3))
-    packed = 0.9**3 / 12 / ((breadth / ends + 1) * peak) ** 2
+    slack = ends**2 * (ends * peak) / (18 * np.sqrt(3))
+    packed = 0.9 / 12 * (0.9 / ((breadth / ends + 1) * peak)) ** 2
     lower = np.maximum(rounded[:, :-1] - slack[:, 1:], zeroed[:, :-1]) + clipped[:, 1:]
     return np.maximum(lower, packed[:, :-1]), rounded + slack + clipped
 
@@ -176,12 +184,13 @@ def _descents(scales, steps, signal):
 
 
 def _root(dist, grid, left, right):
-    """Where the slope of the error vanishes between two scales."""
+    """Where the slope of the error vanishes between two scales, None where rounding hides it."""
     steps = grid.qmax, -grid.qmin
     nodes = np.linspace(left, right, 9)
     _, slopes = yield from _errors(steps, nodes)
-    guesses = nodes  # inverse interpolation by Neville's rule: nine slopes at the price of one
+    guesses, ends = nodes, slopes[[0, -1]]
     with np.errstate(divide="ignore", invalid="ignore"):
+        # inverse interpolation by Neville's rule: nine slopes at the price of one
         for k in range(1, nodes.size):
             high, low = slopes[k:], slopes[:-k]
             guesses = (high * guesses[:-1] - low * guesses[1:]) / (high - low)
@@ -189,6 +198,8 @@ def _root(dist, grid, left, right):
     _, (slope,) = yield from _errors(steps, guesses)
     # kinks of the slope, where a level meets an end of the support, defeat interpolation
     if not (left < root < right and abs(slope) <= 1e-9 * abs(slopes).max()):
+        if not ends[0] < 0 < ends[1]:
+            return None
         root = optimize.brentq(
             lambda s: _in_step(dist, [_errors(steps, np.array([s]))])[0][1][0],
             left,
@@ -201,7 +212,8 @@ def _root(dist, grid, left, right):
     # narrow cells: the tails have lost digits, so finish with moments about the levels
     near, far = root * (1 - 1e-6), root * (1 + 1e-6)
     slope_near, slope_far = (_slope_by_cells(dist, grid, s) for s in (near, far))
-    return near - slope_near * (far - near) / (slope_far - slope_near)
+    root = near - slope_near * (far - near) / (slope_far - slope_near)
+    return root if left <= root <= right else None
 
 
 def _slope_by_cells(dist, grid, scale):

@@ -14,7 +14,7 @@ from scipy import integrate, optimize
 
 from pqlib._validation import check_choice, check_integer, check_number
 from pqlib.budget import n_zeros
-from pqlib.density import Distribution
+from pqlib.density import Distribution, check_power
 from pqlib.distributions import samples_of
 from pqlib.grids import IntegerGrid
 from pqlib.prune import magnitude_mask
@@ -192,6 +192,7 @@ def pruning_errors(dist: Distribution, sparsities: Sequence[float]) -> list[floa
     if samples is not None:
         squares = np.sort(abs(samples)) ** 2
         return [float(squares[: n_zeros(squares.size, s)].sum() / squares.size) for s in sparsities]
+    check_power(dist)
     t = dist._magnitude_quantiles(np.array(sparsities))
     return dist.partial_moment(2, -t, t).tolist()
 

@@ -393,6 +393,32 @@ def test_far_mass_on_many_levels(name, n_bits):
     assert mse <= bound(best.scale * np.geomspace(0.1, 1.5, 4001)).min() * (1 + best.scale * peak)
 
 
+@pytest.mark.parametrize(
+    ("dist", "n_bits"),
+    [
+        (Truncated(StudentT(2.0), -1e-5, 1e-5), 12),
+        (Truncated(Normal(), -1e-3, 1e-3), 16),
+        (Normal(1e8, 1.0), 8),
+    ],
+    ids=repr,
+)
+def test_where_rounding_hides_the_slope_the_error_by_cells_decides(dist, n_bits):
+    best = optimal_scale(dist, n_bits)
+    error = expected_quantization_mse(dist, IntegerGrid(n_bits, best))
+    if dist == Normal(1e8, 1.0):  # all the mass at one level
+        assert error == pytest.approx(1.0, rel=1e-6)
+    else:  # flat, as a uniform
+        flat = optimal_scale(Uniform(-1.0, 1.0), n_bits) * dist.support[1]
+        assert best == pytest.approx(flat, rel=1e-6)
+
+
+@pytest.mark.parametrize("unit", (1e200, 1e-200))
+def test_units_beyond_float64_are_named(unit):
+    for dist in (Normal(0.0, unit), Laplace(unit), Uniform(-unit, unit)):
+        with pytest.raises(ValueError, match=r"flows; use a (larger|smaller) unit"):
+            optimal_scale(dist, 4)
+
+
 def slope(dist, grid):
     """Half the derivative of the error over the scale: minus the sum of k M_1(cell; level)."""
     levels, edges = grid.levels(), grid.edges()
