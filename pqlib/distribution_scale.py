@@ -24,9 +24,9 @@ from pqlib.density import Distribution, check_power
 from pqlib.expected_error import expected_quantization_mse
 from pqlib.grids import IntegerGrid
 
-_COARSE = 4.0 ** np.arange(-20, 31)  # scales searched, in units of the mass's reach,
+_COARSE = 8.0 ** np.arange(-8, 21)  # last levels searched, in units of the mass's reach,
 _N_NARROW = 17  # and how many narrow them down, as long as that helps
-_N_SCAN = 64  # scales per scan of a symmetric distribution; mass away from zero needs more
+_N_SCAN = 48  # scales per scan of a symmetric distribution; mass away from zero needs more
 _MAX_SCAN = 2_000_000  # scales x levels that a scan may take
 _CLOSE = 1 + 1e-4  # local minima within this factor of the best are refined,
 _MOST = 8  # and no more than this many, fewer on many levels, where they hardly differ
@@ -131,7 +131,7 @@ def _errors(steps, scales):
 def _ranges(dist, grids):
     """For each grid the lowest and the highest scale that could be optimal: two arrays."""
     signal, *_, reach = _landmarks(dist)
-    ends = np.tile(reach * _COARSE, (len(grids), 1))
+    ends = reach * _COARSE / np.array([[max(g.qmax, -g.qmin)] for g in grids])
     width, pick = np.inf, np.arange(len(grids))
     while True:
         lower, upper = _bounds(dist, grids, ends)
@@ -141,7 +141,7 @@ def _ranges(dist, grids):
         first, last = possible.argmax(axis=1), possible.shape[1] - possible[:, ::-1].argmax(axis=1)
         low, high = ends[pick, first], ends[pick, last]
         before, width = width, np.log(high / low)
-        if np.all(width > 0.7 * before):
+        if np.all(width > 0.6 * before):
             return low, high
         ends = low[:, None] * (high / low)[:, None] ** np.linspace(0, 1, _N_NARROW)
 

@@ -5,7 +5,7 @@ from functools import lru_cache, partial
 import numpy as np
 from scipy import special
 
-_N_TERMS = 60  # 2^-60 < 1e-18: the power series are used for arguments <= 1/2
+_N_TERMS = 64  # 2^-64 < 1e-19: the power series are used for arguments <= 1/2
 
 
 def gamma_between(a, lo, hi):
@@ -82,9 +82,13 @@ def power_difference(s, tails):
 
 
 def _power_series(coefficients, exponent, x):
-    """x^exponent sum_k coefficients[k] x^k."""
-    value = np.full(x.shape, coefficients[-1])
-    for c in coefficients[-2::-1].tolist():  # Horner's rule, in place
-        value *= x
-        value += c
-    return x**exponent * value
+    """x^exponent sum_k coefficients[k] x^k, in blocks of eight terms to save calls."""
+    powers = np.empty((8, x.size))
+    powers[0] = 1.0
+    for k in range(1, 8):
+        np.multiply(powers[k - 1], x.ravel(), out=powers[k])
+    blocks = coefficients.reshape(-1, 8) @ powers
+    value, eighth = blocks[-1], powers[-1] * x.ravel()
+    for block in blocks[-2::-1]:  # Horner's rule in x^8
+        value = value * eighth + block
+    return x**exponent * value.reshape(x.shape)
