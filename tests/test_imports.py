@@ -8,8 +8,9 @@ import grimp
 ROOMS = (
     *("_validation", "incomplete", "density", "distributions"),
     *("grids", "budget", "metrics", "quantize", "prune"),
-    *("expected_error", "distribution_scale", "ranges", "comparison", "verdicts"),
-    *("zoo", "findings", "plots"),
+    *("expected_error", "distribution_scale", "kernels", "scale_search", "ranges"),
+    *("comparison", "verdicts", "checkpoints", "downloads", "zoo", "tensor_scan", "scan"),
+    *("authors", "zoo_statistics", "findings", "plot_style", "plots", "zoo_plots", "scan_command"),
     *("book", "cli", "__main__"),
 )
 
@@ -27,7 +28,7 @@ def test_no_import_points_up():
 
 
 def test_import_is_light():
-    heavy = "{'torch', 'cvxpy', 'scipy', 'matplotlib', 'papermill'}"
+    heavy = "{'torch', 'cvxpy', 'numba', 'pandas', 'scipy', 'matplotlib', 'papermill'}"
     code = f"import pqlib, sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

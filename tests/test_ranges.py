@@ -21,9 +21,9 @@ from pqlib import (
     fake_quantize,
     mse,
     optimal_scale,
-    ranges,
     search_scale,
 )
+from pqlib.scale_search import ScaleSearch
 
 
 def naive_optimum(w, n_bits, signed=True, narrow_range=False):
@@ -79,8 +79,9 @@ def assert_optimal(w, n_bits, **kind):
     _, naive = naive_optimum(w, n_bits, **kind)
     found = search_scale(w, n_bits, **kind)
     slack = 1e-9 * naive + 1e-15 * float(np.mean(np.square(w)))
-    assert found.exact
-    assert found.lower == found.mse <= naive + slack
+    assert found.lower - slack <= naive
+    assert naive - slack <= found.mse <= naive + slack
+    assert found.mse - found.lower <= 1e-9 * found.mse + 3e-14 * float(np.mean(np.square(w)))
     direct = error_at(w, found.scale, n_bits, **kind)
     assert found.mse == pytest.approx(direct, rel=1e-12, abs=1e-16 * float(np.mean(w**2)))
     assert optimal_scale(w, n_bits, **kind) == found.scale
@@ -114,14 +115,6 @@ def test_any_array_by_enumeration(w, n_bits, signed):
     assert_optimal(w, n_bits, signed=signed)
 
 
-@pytest.mark.parametrize("name", ("normal", "outlier", "outlier above tiny", "heavy"))
-def test_enumeration_without_extended_precision(name, monkeypatch):
-    """Some machines have no long double; the error of the best is summed directly all the same."""
-    monkeypatch.setattr(np, "longdouble", np.float64)
-    for n_bits in (2, 4, 6):
-        assert_optimal(ARRAYS[name](np.random.default_rng(n_bits)), n_bits)
-
-
 def test_no_scale_of_a_fine_scan_is_better():
     w = np.random.default_rng(3).standard_t(3, 300)
     for n_bits in (2, 4, 8):
@@ -139,51 +132,22 @@ def test_an_outlier_does_not_spoil_the_reported_error():
         assert 0.9 < found.mse < 1.1  # all but the outlier become zero
 
 
-# Above the limit: an upper and a lower bound
-
-
-@pytest.mark.parametrize("n_bits", (2, 3, 4, 6, 8))
-@pytest.mark.parametrize(
-    "name", ("normal", "laplace", "uniform", "heavy", "ties", "integers", "outlier", "positive")
-)
-def test_bounds_hold_the_naive_optimum(name, n_bits, monkeypatch):
-    monkeypatch.setattr(ranges, "EXACT_LIMIT", 0)
-    w = ARRAYS[name](np.random.default_rng([2, n_bits]))
-    _, naive = naive_optimum(w, n_bits)
+@pytest.mark.parametrize("n_bits", (2, 4, 8))
+@pytest.mark.parametrize("draw", ("normal", "laplace", "standard_cauchy"))
+def test_the_optimum_of_a_large_array_is_proven(draw, n_bits):
+    w = getattr(np.random.default_rng(0), draw)(size=200_000)
     found = search_scale(w, n_bits)
-    slack = 1e-9 * naive + 1e-15 * float(np.mean(w**2))
-    assert not found.exact
-    assert found.lower <= naive + slack
-    assert found.mse >= naive - slack
-    assert found.mse - found.lower <= 1e-3 * found.mse + 1e-13 * float(np.mean(w**2))
-    assert found.mse == pytest.approx(error_at(w, found.scale, n_bits), rel=1e-12)
-
-
-@pytest.mark.parametrize(("signed", "narrow_range"), ((False, False), (True, True)))
-def test_bounds_on_other_grids(signed, narrow_range, monkeypatch):
-    kind = {"signed": signed, "narrow_range": narrow_range}
-    w = np.random.default_rng(5).normal(0.5, 1, 40)
-    exact = [search_scale(w, b, **kind).mse for b in (2, 4, 7)]
-    monkeypatch.setattr(ranges, "EXACT_LIMIT", 0)
-    for n_bits, best in zip((2, 4, 7), exact, strict=True):
-        found = search_scale(w, n_bits, **kind)
-        assert found.lower <= best * (1 + 1e-12)
-        assert best * (1 - 1e-12) <= found.mse <= found.lower * 1.0011
-
-
-def test_a_large_array_is_within_a_thousandth():
-    w = np.random.default_rng(0).normal(size=200_000)
-    found = search_scale(w, 4)
-    assert not found.exact
-    assert found.lower <= found.mse <= 1.001001 * found.lower
-    assert found.mse == pytest.approx(error_at(w, found.scale, 4), rel=1e-12)
-    assert found.scale == pytest.approx(optimal_scale(Normal(), 4), rel=0.02)
+    assert found.lower <= found.mse <= found.lower * (1 + 1e-8) + 1e-13 * np.mean(w**2)
+    assert found.mse == pytest.approx(error_at(w, found.scale, n_bits), rel=1e-11)
+    near = found.scale * np.r_[np.linspace(0.9, 1.1, 101), np.geomspace(0.02, 50, 101)]
+    assert min(error_at(w, s, n_bits) for s in near) >= found.mse * (1 - 1e-9)
+    if draw == "normal":
+        assert found.scale == pytest.approx(optimal_scale(Normal(), n_bits), rel=0.02)
 
 
 def test_sixteen_bits_report_their_gap():
     w = np.random.default_rng(0).normal(size=2000)
     found = search_scale(w, 16)
-    assert not found.exact
     assert 0 <= found.lower <= found.mse
     assert found.mse == pytest.approx(error_at(w, found.scale, 16), rel=1e-9)
 
@@ -215,7 +179,7 @@ def test_powers_of_two_are_exact():
 def test_zeros_are_exact_at_any_scale():
     for w in (np.zeros(4), np.array([0.0, -0.0]), np.zeros((2, 3))):
         assert optimal_scale(w, 4) == 1.0
-        assert search_scale(w, 4) == ranges.ScaleSearch(1.0, 0.0, 0.0, True)
+        assert search_scale(w, 4) == ScaleSearch(1.0, 0.0, 0.0, 1.0)
 
 
 def test_negative_weights_on_an_unsigned_grid_become_zero():
@@ -224,9 +188,7 @@ def test_negative_weights_on_an_unsigned_grid_become_zero():
 
 
 @pytest.mark.parametrize("unit", (1e-300, 1e-160, 2.0**-30, 2.0**40, 1e150, 1e300))
-@pytest.mark.parametrize("limit", (0, 10**6))
-def test_array_scale_is_equivariant(unit, limit, monkeypatch):
-    monkeypatch.setattr(ranges, "EXACT_LIMIT", limit)
+def test_array_scale_is_equivariant(unit):
     w = np.random.default_rng(1).normal(size=100)
     for n_bits in (2, 4):
         assert optimal_scale(w * unit, n_bits) / unit == pytest.approx(
