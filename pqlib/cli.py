@@ -23,6 +23,86 @@ def main() -> None:
     """Pruning vs quantization, executed: the textbook and its library."""
 
 
+class _Bits(click.ParamType):
+    """Bit-widths such as 4, 2-8 or 2,4,8."""
+
+    name = "BITS"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[int]:
+        if not isinstance(value, str):
+            return value
+        bits: list[int] = []
+        for part in value.split(","):
+            first, _, last = part.partition("-")
+            if not first.isdecimal() or not (last or first).isdecimal():
+                self.fail(f"{value!r} is not a list of bit-widths such as 2-8 or 2,4,8")
+            bits += range(int(first), int(last or first) + 1)
+        if not bits or min(bits) < 2 or max(bits) > 16 or len(set(bits)) < len(bits):
+            self.fail(f"{value!r} must name different bit-widths from 2 to 16")
+        return bits
+
+
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--bits", type=_Bits(), default="2-8", show_default=True, help="Such as 4 or 2,4,8.")
+@click.option(
+    "--granularity",
+    type=click.Choice(["tensor", "channel"]),
+    default="tensor",
+    show_default=True,
+    help="One scale per tensor, or one per output channel.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A .csv or .parquet file for the rows; without it only the summary is shown.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Bit-widths at a time."
+)
+@main.command("scan")
+def scan_sources(
+    sources: tuple[str, ...],
+    bits: list[int],
+    granularity: str,
+    out: Path | None,
+    overwrite: bool,
+    jobs: int,
+) -> None:
+    """Quantize and prune every weight tensor of SOURCE..., and say which loses less.
+
+    \b
+    SOURCE is one of
+      pip:efficientnet-lite0        weights that a pip package carries
+      torchvision:resnet18          downloaded once, into $TORCH_HOME
+      timm:efficientnet_lite0
+      weights.safetensors           or .pth .pt .th .npz, an index of shards,
+      some/folder                   or a directory of these
+      paper                         the 45 networks of the paper's appendix E
+
+    \b
+    pqlib scan pip:efficientnet-lite0
+    pqlib scan model.safetensors --bits 2,4,8 --granularity channel --out rows.parquet
+    pqlib scan paper --out book/results/fig3_zoo.csv
+
+    With --out, tensors that are done are kept beside it in OUT.ledger.jsonl: the same command
+    goes on where an interrupted one stopped. A tensor that cannot be measured is a row that says
+    why; if none could, or a checkpoint could not be opened, the exit status is 1.
+    """
+    from pqlib import scan_command
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        failed = scan_command.run(sources, bits, granularity, out, overwrite, jobs)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        kept = f"; the same command goes on from {out}.ledger.jsonl" if out else ""
+        raise click.ClickException(f"interrupted{kept}") from None
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
 @main.group()
 def book() -> None:
     """Build the book, or re-run a chapter with other parameters.

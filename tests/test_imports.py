@@ -9,8 +9,9 @@ ROOMS = (
     *("_validation", "incomplete", "density", "distributions"),
     *("grids", "budget", "metrics", "quantize", "prune"),
     *("expected_error", "distribution_scale", "kernels", "scale_search", "ranges"),
-    *("comparison", "verdicts", "checkpoints", "downloads", "zoo", "tensor_scan", "scan"),
-    *("authors", "zoo_statistics", "findings", "plot_style", "plots", "zoo_plots", "scan_command"),
+    *("comparison", "verdicts", "tensor_formats", "checkpoints", "downloads", "zoo"),
+    *("tensor_scan", "scan", "authors", "zoo_statistics", "zoo_predictors"),
+    *("findings", "plot_style", "plots", "prediction_plots", "zoo_plots", "scan_command"),
     *("book", "cli", "__main__"),
 )
 
