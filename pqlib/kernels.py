@@ -1,29 +1,18 @@
 """Compiled loops over sorted weights: the error at a scale, and the best scale of all.
 
-`SortedWeights` prepares what they take. A kernel and all it calls stand in this one file, since a
-cached kernel does not notice an edit in another.
+`pqlib.scale_search.SortedWeights` prepares what they take. A kernel and all it calls stand in this
+one file, since a cached kernel does not notice an edit in another.
 """
 
 import heapq
 from typing import no_type_check
 
-import numba
 import numpy as np
 
-
-def _compiled(function):
-    """Compile on first use, cached on disk where a folder can be written; frees the GIL.
-
-    Sums may be reordered, so that they fill vector registers; nothing else is relaxed.
-    """
-    options = {"nogil": True, "fastmath": {"reassoc", "contract"}}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # nowhere to cache: compile anew in each process
-        return numba.njit(**options)(function)
+from pqlib.compilation import compiled
 
 
-@_compiled
+@compiled(reorder_sums=True)
 @no_type_check
 def kurtosis(up, down, n):
     """Fourth over squared second central moment of ``up``, ``-down`` and zeros, n values in all."""
@@ -43,7 +32,7 @@ def kurtosis(up, down, n):
     return fourth * n / (second * second) if second > 0.0 else np.nan
 
 
-@_compiled
+@compiled(reorder_sums=True)
 @no_type_check
 def tail_sums(ascending):
     """tail[i] = sum of ascending[i:], shape (n + 1,), summed from the large end."""
@@ -53,7 +42,7 @@ def tail_sums(ascending):
     return tail
 
 
-@_compiled
+@compiled(reorder_sums=True)
 @no_type_check
 def head_squares(ascending):
     """head[i] = sum of squares of ascending[:i], shape (n + 1,)."""
@@ -63,7 +52,7 @@ def head_squares(ascending):
     return head
 
 
-@_compiled
+@compiled(reorder_sums=True)
 @no_type_check
 def bucket_starts(ascending, n_buckets):
     """starts[b] = the first index whose value lies in bucket b or beyond; equal buckets to max."""
@@ -82,7 +71,7 @@ def bucket_starts(ascending, n_buckets):
     return starts
 
 
-@_compiled
+@compiled(reorder_sums=True)
 @no_type_check
 def n_below(ascending, starts, per_unit, x):
     """How many values are < x, by its bucket and a binary search within."""
@@ -105,7 +94,7 @@ def n_below(ascending, starts, per_unit, x):
     return low
 
 
-@_compiled
+@compiled(reorder_sums=True)
 @no_type_check
 def _side(ascending, tail, starts, n_steps, scale):
     """(sum w k, sum k^2) of one sign, k = min(round(w / scale), n_steps)."""
@@ -130,7 +119,7 @@ def _side(ascending, tail, starts, n_steps, scale):
     return b, c
 
 
-@_compiled
+@compiled(reorder_sums=True)
 @no_type_check
 def error_at(up, down, n_up, n_down, total, scale):
     """(total squared error, sum w k, sum k^2) at one scale; good to some 1e-16 of ``total``."""
@@ -140,7 +129,7 @@ def error_at(up, down, n_up, n_down, total, scale):
     return max(total - 2.0 * scale * b + scale * scale * c, 0.0), b, c
 
 
-@_compiled
+@compiled(reorder_sums=True)
 @no_type_check
 def _floor_between(left, right, f_left, f_right, c_left):
     """Lower bound of the error on [left, right], and where it is attained.
@@ -157,7 +146,7 @@ def _floor_between(left, right, f_left, f_right, c_left):
     return f_left + slope * x - c_left * x * (width - x), left + x
 
 
-@_compiled
+@compiled(reorder_sums=True)
 @no_type_check
 def best_scale(up, down, n_up, n_down, total, largest, tolerance, noise, most):
     """Branch and bound over all scales: candidates, their estimated errors, a lower bound.
@@ -196,7 +185,7 @@ def best_scale(up, down, n_up, n_down, total, largest, tolerance, noise, most):
     return np.array(scales), np.array(estimates), lower
 
 
-@_compiled
+@compiled(reorder_sums=True)
 @no_type_check
 def squared_error(ascending, scale, n_steps):
     """Sum of (w - k scale)^2 of one sign, added up directly, and how many k are 0."""
@@ -209,7 +198,7 @@ def squared_error(ascending, scale, n_steps):
     return total, zeros
 
 
-@_compiled
+@compiled(reorder_sums=True)
 @no_type_check
 def n_smallest(up, down, n_zeros):
     """How many of the ``n_zeros`` smallest magnitudes lie in ``up``, both ascending."""

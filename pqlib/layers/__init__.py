@@ -1,0 +1,1 @@
+"""Layers of a network as small quadratic problems."""
