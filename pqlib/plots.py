@@ -7,39 +7,17 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from pqlib.comparison import Comparison, Profile
 from pqlib.findings import Finding
+from pqlib.plot_style import NEUTRAL, PAPER, PRUNING, QUANTIZATION, line, number, subplots
 from pqlib.verdicts import verdict
 
-# one color, marker and line style for each method through the whole book
-QUANTIZATION = {"color": "#00629b", "marker": "o", "linestyle": "-", "label": "quantization"}
-PRUNING = {"color": "#b8420a", "marker": "s", "linestyle": "--", "label": "pruning"}
-NEUTRAL = {"color": "#444444", "marker": "", "linestyle": ":"}
-PAPER = "#ffffff"  # figures lie on white in both themes of the book
-WIDTH = 6.8  # inches: the text column, so that 10 pt stays 10 pt
-_RC = {
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "lines.markersize": 5,
-}
 # the sign of the margin, light where it is small: quantization's color to pruning's
 _MARGIN = matplotlib.colors.LinearSegmentedColormap.from_list(
     "margin", [PRUNING["color"], "#f6e3d8", "#ffffff", "#d6e6f0", QUANTIZATION["color"]]
 )
-
-
-def _axes(n_rows: int = 1, n_columns: int = 1, height: float = 3.2, **shared):
-    with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor=PAPER)
-        return figure, figure.subplots(n_rows, n_columns, **shared)
 
 
 def compressed_density(table: Profile, record: Comparison, what: str, name: str) -> Finding:
@@ -56,21 +34,21 @@ def compressed_density(table: Profile, record: Comparison, what: str, name: str)
     name : str
         Label of the figure.
     """
-    figure, (top, bottom) = _axes(2, 1, height=4.8, sharex=True)
+    figure, (top, bottom) = subplots(2, 1, height=4.8, sharex=True)
     kept = np.where(abs(table.w) > table.threshold, table.density, 0.0)
     top.fill_between(table.w, table.density, color="#e4e4e4", label="before", step="mid")
-    top.plot(table.w, kept, **_line(PRUNING, "after pruning"))
+    top.plot(table.w, kept, **line(PRUNING, "after pruning"))
     inside = abs(table.levels) <= table.w[-1] + record.scale / 2
     top.vlines(
         table.levels[inside],
         0,
         table.level_mass[inside] / record.scale,
-        **_line(QUANTIZATION, "after quantization (share / scale)"),
+        **line(QUANTIZATION, "after quantization (share / scale)"),
     )
     top.set_ylabel("density")
     top.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
-    bottom.plot(table.w, table.quant_error, **_line(QUANTIZATION))
-    bottom.plot(table.w, table.prune_error, **_line(PRUNING))
+    bottom.plot(table.w, table.quant_error, **line(QUANTIZATION))
+    bottom.plot(table.w, table.prune_error, **line(PRUNING))
     bottom.set(xlabel="weight", ylabel="squared error × density")
     bottom.legend(loc="upper right", frameon=False)
     errors = {"quantization": record.quant_mse, "pruning": record.prune_mse}
@@ -107,7 +85,7 @@ def sqnr_by_bits(records: Mapping[str, Sequence[Comparison]], name: str) -> Find
     name : str
         Label of the figure.
     """
-    figure, axes = _axes()
+    figure, axes = subplots()
     looks = ({}, {"markerfacecolor": PAPER, "linewidth": 0.9})
     for (what, rows), look in zip(records.items(), looks, strict=False):
         bits = [r.n_bits for r in rows]
@@ -147,7 +125,7 @@ def error_by_scale(
         Label of the figure.
     """
     scales, mse = np.asarray(scales), np.asarray(mse)
-    figure, axes = _axes()
+    figure, axes = subplots()
     axes.plot(scales, mse, color=QUANTIZATION["color"])
     at_best, at_minmax = np.interp([best, minmax], scales, mse)
     axes.plot(best, at_best, "o", color=QUANTIZATION["color"], markersize=8, label="optimal")
@@ -192,15 +170,15 @@ def sqnr_by_kurtosis(
         Label of the figure.
     """
     kurtosis = np.asarray(kurtosis)
-    figure, panels = _axes(1, 2, height=3.6, sharey=True)
+    figure, panels = subplots(1, 2, height=3.6, sharey=True)
     changes = []
     for axes, style, attribute in zip(
         panels, (PRUNING, QUANTIZATION), ("prune_sqnr_db", "quant_sqnr_db"), strict=True
     ):
-        line = {key: style[key] for key in ("color", "linestyle")}
+        look = {key: style[key] for key in ("color", "linestyle")}
         for n_bits, rows in records.items():
             values = [getattr(r, attribute) for r in rows]
-            axes.plot(kurtosis, values, **line)
+            axes.plot(kurtosis, values, **look)
             if n_bits % 2 == 0:  # where the lines are farthest apart
                 end, offset = (0, -9) if style is QUANTIZATION else (-1, 3)
                 axes.annotate(
@@ -214,7 +192,7 @@ def sqnr_by_kurtosis(
         changes.append(f"the SNR of {style['label']} {verb} from {first:.1f} to {last:.1f} dB")
     panels[0].set_ylabel("SNR (dB)")
     n_bits = list(records)[len(records) // 2]
-    span = f"from kurtosis {_number(kurtosis[0])} to {_number(kurtosis[-1])} at {n_bits} bits"
+    span = f"from kurtosis {number(kurtosis[0])} to {number(kurtosis[-1])} at {n_bits} bits"
     finding = f"{' and '.join(changes)} {span}"
     return Finding(
         figure,
@@ -246,7 +224,7 @@ def winner_map(
     """
     bits = list(records)
     margins = np.array([[r.margin_db for r in rows] for rows in records.values()])
-    figure, axes = _axes(height=3.8)
+    figure, axes = subplots(height=3.8)
     limit = float(np.max(abs(margins)))
     steps = np.log(np.asarray(kurtosis))
     edges = np.exp(np.r_[steps[0], (steps[1:] + steps[:-1]) / 2, steps[-1]])
@@ -309,13 +287,13 @@ def kurtosis_by_range(ranges: ArrayLike, kurtosis: ArrayLike, family: str, name:
         As in `sqnr_by_kurtosis`.
     """
     ranges, kurtosis = np.asarray(ranges), np.asarray(kurtosis)
-    figure, axes = _axes(height=3.0)
+    figure, axes = subplots(height=3.0)
     axes.plot(ranges, kurtosis, color=NEUTRAL["color"])
     axes.set(xscale="log", yscale="log", xlabel="truncation range r", ylabel="kurtosis")
     slope = np.log(kurtosis[-1] / kurtosis[-2]) / np.log(ranges[-1] / ranges[-2])
     finding = (
-        f"kurtosis goes from {_number(kurtosis[0])} at r = {_number(ranges[0])} to "
-        f"{_number(kurtosis[-1])} at r = {_number(ranges[-1])}, there growing like r to the power "
+        f"kurtosis goes from {number(kurtosis[0])} at r = {number(ranges[0])} to "
+        f"{number(kurtosis[-1])} at r = {number(ranges[-1])}, there growing like r to the power "
         f"{slope:.2f}"
     )
     return Finding(
@@ -338,7 +316,7 @@ def gain_per_bit(bits: Sequence[int], sqnr_db: Mapping[str, Sequence[float]], na
         Label of the figure.
     """
     law = 20 * np.log10(2)
-    figure, axes = _axes()
+    figure, axes = subplots()
     axes.axhline(law, **(NEUTRAL | {"label": f"{law:.2f} dB per bit"}))
     clauses = []
     for marker, shade, (what, values) in zip(
@@ -357,15 +335,3 @@ def gain_per_bit(bits: Sequence[int], sqnr_db: Mapping[str, Sequence[float]], na
         caption=f"What one more bit gains at the optimal scale; {finding}. The law says {law:.2f}.",
         name=name,
     )
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _line(style: Mapping[str, object], label: str | None = None) -> dict[str, object]:
-    return {
-        "color": style["color"],
-        "linestyle": style["linestyle"],
-        "label": label or style["label"],
-    }

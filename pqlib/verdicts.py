@@ -1,6 +1,6 @@
 """Verdicts in words, put together from records so that they cannot contradict them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pqlib.comparison import Comparison
 
@@ -14,6 +14,14 @@ def bits_phrase(bits: Sequence[int]) -> str:
         return f"{bits[0]} to {bits[-1]} bits"
     *head, last = map(str, bits)
     return (", ".join(head) + " and " if head else "") + f"{last} bits"
+
+
+def by_bits(texts: Mapping[int, str], separator: str = ", ") -> str:
+    """Texts with their bit-widths, equal ones together: "a at 2 bits, b at 3 and 4 bits"."""
+    groups: dict[str, list[int]] = {}
+    for n_bits, text in texts.items():
+        groups.setdefault(text, []).append(n_bits)
+    return separator.join(f"{text} at {bits_phrase(bits)}" for text, bits in groups.items())
 
 
 def verdict(records: Sequence[Comparison]) -> str:

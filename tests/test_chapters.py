@@ -5,15 +5,23 @@ from ast import literal_eval
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
+
+from pqlib import compare, scan
+from pqlib.zoo_statistics import distinct, split_by_kurtosis, wins
 
 ROOT = Path(__file__).parents[1]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = sorted((ROOT / "book").glob("*.md"))
 SOLUTION = re.compile(r"\{solution\}.*?```python\n(.*?)```", re.S)
 GLUED = "application/papermill.record/text/plain"
-SMOKE = {"one_tensor": {"n_points": 80}, "distribution_error": {"n_samples": 5000, "n_ranges": 12}}
+SMOKE = {
+    "one_tensor": {"n_points": 80},
+    "distribution_error": {"n_samples": 5000, "n_ranges": 12},
+    "zoo_tensors": {"n_resamples": 20, "n_curve": 20, "n_seen": 100},
+}
 FAVORS_PRUNING = "_blocks.8._depthwise_conv.weight"
 
 # chapter, parameters, and the one who wins at the chapter's own bit-width
@@ -71,13 +79,11 @@ def test_cells_are_short_and_functions_are_by_hand(path):
             assert len(lines) <= 14
 
 
-@pytest.mark.parametrize(
-    ("chapter", "parameters", "winner"), RUNS, ids=[f"{c}-{p['n_bits']}" for c, p, _ in RUNS]
-)
-def test_words_follow_the_numbers_when_re_executed(chapter, parameters, winner, tmp_path):
+def execute(chapter, parameters, folder):
+    """Run a chapter by papermill; what it glued, and the alternative texts of its figures."""
     notebook = papermill.execute_notebook(
         ROOT / "notebooks" / f"{chapter}.ipynb",
-        tmp_path / "out.ipynb",
+        folder / "out.ipynb",
         SMOKE[chapter] | parameters,
         progress_bar=False,
     )
@@ -87,19 +93,58 @@ def test_words_follow_the_numbers_when_re_executed(chapter, parameters, winner, 
         for o in outputs
         if "scrapbook" in o.get("metadata", {})
     }
-    loser = {"pruning": "quantization", "quantization": "pruning"}[winner]
-    assert f"{winner} wins" in glued["verdict_here"]
-    assert f"{loser} wins" not in glued["verdict_here"]
     findings = {
         o.metadata["pqlib"]["name"]: o.metadata["pqlib"]["alt"]
         for o in outputs
         if "pqlib" in o.get("metadata", {})
     }
+    return glued, findings
+
+
+@pytest.mark.parametrize(
+    ("chapter", "parameters", "winner"), RUNS, ids=[f"{c}-{p['n_bits']}" for c, p, _ in RUNS]
+)
+def test_words_follow_the_numbers_when_re_executed(chapter, parameters, winner, tmp_path):
+    glued, findings = execute(chapter, parameters, tmp_path)
+    loser = {"pruning": "quantization", "quantization": "pruning"}[winner]
+    assert f"{winner} wins" in glued["verdict_here"]
+    assert f"{loser} wins" not in glued["verdict_here"]
     density = next(alt for name, alt in findings.items() if name in DENSITIES)
     assert f"the error of {loser} is" in density
     assert f"times that of {winner}" in density
     by_bits = next(alt for name, alt in findings.items() if name.endswith("sqnr-by-bits"))
     assert glued["verdict_by_bits"] in by_bits
+
+
+@pytest.mark.parametrize("n_bits", [2, 8])
+def test_the_zoo_in_which_pruning_is_ahead(n_bits, tmp_path):
+    rng = np.random.default_rng(0)
+    tails = {f"layer{i}": rng.standard_t(0.8, size=(30, 50)) for i in range(8)}
+    np.savez(tmp_path / "heavy.npz", **tails)
+    parameters = {"models": [str(tmp_path / "heavy.npz")], "bits": [n_bits], "n_bits": n_bits}
+    glued, findings = execute("zoo_tensors", parameters, tmp_path)
+    won = [compare(w, n_bits).winner == "quantization" for w in tails.values()]
+    assert glued["verdict_here"] == f"quantization wins {sum(won)} of 8 tensors at {n_bits} bits"
+    assert glued["wins_by_bits"] == glued["verdict_here"] and sum(won) < 4
+    assert f"{np.mean(won):.1%} at {n_bits} bits" in findings["fig-zoo-scatter"]
+    assert glued["crossing_words"].startswith("On these tensors the densities do not cross")
+    assert "none (quantization wins" in findings["fig-zoo-kurtosis"]
+    assert glued["median_lead"].startswith("−") and glued["place_words"].endswith("linear.")
+    assert glued["zoo_own_left"] == f"{np.mean(won):.1%} at {n_bits} bits"
+    assert glued["zoo_paper_left"].startswith("not run: `pqlib scan paper")
+
+
+def test_the_zoo_at_its_other_defaults(tmp_path, monkeypatch):
+    monkeypatch.delenv("PQLIB_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    glued, findings = execute("zoo_tensors", {"bits": [2, 8], "n_bits": 2}, tmp_path)
+    rows = distinct(scan(["pip:efficientnet-lite0", "pip:minilm"], [2, 8]))
+    assert glued["wins_by_bits"] == wins(rows)
+    assert glued["beside_words"] == "Here they are not."
+    assert "are not at hand" in glued["authors_words"]
+    split = split_by_kurtosis(rows, 2)
+    assert f"{split.crossings['joint']:.1f} at 2 bits" in glued["crossing_words"]
+    assert f"{split.crossings['joint']:.3g} at 2 bits" in findings["fig-zoo-kurtosis"]
 
 
 DENSITIES = ("fig-tensor-density", "fig-density")
@@ -127,6 +172,15 @@ def test_prose_leaves_the_verdict_to_cells(path):
         "To its left quantization wins, to its right pruning.",
         "find those where pruning wins at 2 bits",
         "found it hard to beat",
+        "At which kurtosis does pruning start to win",
+        "one over the tensors that quantization wins and one over those that pruning wins",
+        "fits the probability that pruning wins",
+        "the probability that pruning wins, given $x$",
+        "the odds that pruning wins",
+        "as pruning's wins become rare",
+        "nine wins in ten for quantization",
+        "Take one tensor that pruning wins and one that quantization wins",
+        "Where one method wins everything",
     )
     for cell in nbformat.read(path, 4).cells:
         if cell.cell_type == "markdown":

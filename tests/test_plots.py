@@ -7,7 +7,7 @@ import pytest
 from matplotlib.text import Text
 
 import pqlib as pq
-from pqlib import IntegerGrid, Normal, StudentT, Truncated, plots, verdicts
+from pqlib import IntegerGrid, Normal, StudentT, Truncated, plot_style, plots, verdicts
 
 
 def records(dist, bits=range(2, 9)):
@@ -58,21 +58,21 @@ def test_contrast_formula():
     assert contrast("black", "white") == pytest.approx(21)
 
 
-@pytest.mark.parametrize("style", [plots.QUANTIZATION, plots.PRUNING, plots.NEUTRAL])
+@pytest.mark.parametrize("style", [plot_style.QUANTIZATION, plot_style.PRUNING, plot_style.NEUTRAL])
 def test_colors_stand_out_from_the_paper(style):
-    assert contrast(style["color"], plots.PAPER) >= 3
+    assert contrast(style["color"], plot_style.PAPER) >= 3
 
 
 def test_methods_differ_in_more_than_color():
     for key in ("color", "marker", "linestyle", "label"):
-        assert plots.QUANTIZATION[key] != plots.PRUNING[key]
+        assert plot_style.QUANTIZATION[key] != plot_style.PRUNING[key]
 
 
 @pytest.mark.parametrize("finding", FINDINGS, ids=ids)
 def test_lines_stand_out_and_text_is_readable(finding):
-    assert finding.figure.get_figwidth() == plots.WIDTH
+    assert finding.figure.get_figwidth() == plot_style.WIDTH
     finding.figure.savefig(io.BytesIO(), format="svg")
-    assert finding.figure.get_facecolor()[:3] == matplotlib.colors.to_rgb(plots.PAPER)
+    assert finding.figure.get_facecolor()[:3] == matplotlib.colors.to_rgb(plot_style.PAPER)
     for text in finding.figure.findobj(Text):
         assert not text.get_text() or text.get_fontsize() >= 9 or "$" in text.get_text()
     for axes in finding.figure.axes:
@@ -80,7 +80,7 @@ def test_lines_stand_out_and_text_is_readable(finding):
             if line.get_color() != "white":
                 alpha = line.get_alpha() or 1.0
                 rgb = np.array(matplotlib.colors.to_rgb(line.get_color()))
-                assert contrast(tuple(alpha * rgb + 1 - alpha), plots.PAPER) >= 3
+                assert contrast(tuple(alpha * rgb + 1 - alpha), plot_style.PAPER) >= 3
 
 
 @pytest.mark.parametrize("finding", FINDINGS, ids=ids)

@@ -68,10 +68,14 @@ def fingerprint(
     code = [c.source for c in chapter.notebook.cells if c.cell_type == "code"]
     cells = [(c.cell_type, c.source, c.metadata) for c in chapter.notebook.cells]
     values = {p.name: p.default for p in chapter.parameters.values()} | dict(overrides)
-    texts = [v for v in values.values() if isinstance(v, str) and v]
+    lists = [v if isinstance(v, list) else [v] for v in values.values()]
+    texts = [v for items in lists for v in items if isinstance(v, str) and v]
     paths = {v: root / os.path.expanduser(v) for v in texts}
     if "PQLIB_DATA" in os.environ and any("PQLIB_DATA" in text for text in code):
-        paths["PQLIB_DATA"] = Path(os.environ["PQLIB_DATA"])
+        # the folders that the chapter names, of a place that may hold gigabytes
+        folder = Path(os.environ["PQLIB_DATA"])
+        named = [d.name for d in folder.iterdir() if d.is_dir()] if folder.is_dir() else []
+        paths |= {f"PQLIB_DATA/{d}": folder / d for d in named if any(f'"{d}"' in c for c in code)}
     return {
         "notebook": {chapter.name: digest(cells, chapter.notebook.metadata)},
         "parameters": dict(overrides),

@@ -80,8 +80,19 @@ def test_parts_change_with_what_they_describe(tmp_path, monkeypatch):
     assert made_of(**reads)["data"] != before["data"]
 
     monkeypatch.setenv("PQLIB_DATA", str(tmp_path))
+    for folder in ("zoo", "images"):
+        (tmp_path / folder).mkdir()
     assert made_of("1 + 1")["data"] == {}
-    assert "PQLIB_DATA" in made_of("import os\nos.environ.get('PQLIB_DATA')")["data"]
+    reads = 'import os\nopen(os.environ["PQLIB_DATA"] + "/" + "zoo")'
+    before = made_of(reads)["data"]
+    assert set(before) == {"PQLIB_DATA/zoo"}  # of what may be gigabytes, the part that is named
+    (tmp_path / "images" / "a").write_text("1")
+    assert made_of(reads)["data"] == before
+    (tmp_path / "zoo" / "a").write_text("1")
+    assert made_of(reads)["data"] != before
+
+    several = {"parameters": 'files: list[str] = ["rows.csv"]  # they too', "root": tmp_path}
+    assert set(made_of(**several)["data"]) == {"rows.csv"}
 
 
 def test_an_edit_of_a_module_reaches_its_chapters_and_no_others(tmp_path):
