@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -178,6 +179,10 @@ def check_format(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.suffix not in _FORMATS:
         raise ValueError(f"out must end in {' or '.join(_FORMATS)}, got {str(path)!r}")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise ModuleNotFoundError(
+            f"{path.name} needs pyarrow; pip install 'pqlib[parquet]', or choose .csv"
+        )
     return path
 
 

@@ -108,6 +108,12 @@ def test_bad_arguments():
         write_table(as_table([]), "rows.xlsx")
 
 
+def test_parquet_without_pyarrow_is_refused_before_the_scan(monkeypatch, checkpoint):
+    monkeypatch.setattr(sys.modules["pqlib.scan"], "find_spec", lambda name: None)
+    done = command(checkpoint[0], "--out", "rows.parquet")
+    assert done.exit_code == 1 and "pip install 'pqlib[parquet]'" in done.output
+
+
 def test_read_table_refuses_another_table(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="lacks model"):
