@@ -87,6 +87,7 @@ def _search(dist, grid, low, high):
         return expected_quantization_mse(dist, replace(grid, scale=float(scale)))
 
     if not roots or None in roots:  # rounding has drowned the slope: minimize by cells
+        scan = scan[:: max(1, scan.size // 128)]
         i = np.argmin([error_at(s) for s in scan])
         ends = scan[max(i - 1, 0)], scan[min(i + 1, scan.size - 1)]
         options = {"xatol": 1e-9 * ends[0]}

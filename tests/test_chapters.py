@@ -116,7 +116,7 @@ def test_words_follow_the_numbers_when_re_executed(chapter, parameters, winner, 
     assert glued["verdict_by_bits"] in by_bits
 
 
-@pytest.mark.parametrize("n_bits", [2, 8])
+@pytest.mark.parametrize("n_bits", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_the_zoo_in_which_pruning_is_ahead(n_bits, tmp_path):
     rng = np.random.default_rng(0)
     tails = {f"layer{i}": rng.standard_t(0.8, size=(30, 50)) for i in range(8)}
