@@ -1,0 +1,1 @@
+"""Pruning and quantizing one channel: exact optima, heuristics and certified bounds."""

@@ -1,0 +1,281 @@
+"""Compiled loops of integer least squares: accurate sums, LLL, box-QP, error feedback.
+
+The trees are in `pqlib.bounds.tree_kernels`; nothing here calls anything there or the reverse,
+since a cached kernel does not notice an edit in another file.
+"""
+
+from typing import no_type_check
+
+import numpy as np
+
+from pqlib.compilation import compiled
+
+_LARGEST = 2.0**25  # entry of a basis: products of two, summed, stay exact in int64
+
+
+@compiled
+@no_type_check
+def exact_product(a, b):
+    """A rounded product and its rounding error (Veltkamp, Dekker 1971)."""
+    p = a * b
+    t = 134217729.0 * a
+    a_high = t - (t - a)
+    t = 134217729.0 * b
+    b_high = t - (t - b)
+    a_low, b_low = a - a_high, b - b_high
+    return p, ((a_high * b_high - p) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+@compiled
+@no_type_check
+def exact_sum(a, b):
+    """A rounded sum and its rounding error (Knuth)."""
+    s = a + b
+    t = s - a
+    return s, (a - (s - t)) + (b - t)
+
+
+@compiled
+@no_type_check
+def dot(x, y):
+    """x' y as high + low, as if in twice the precision (Ogita, Rump and Oishi 2005, Dot2)."""
+    high = low = 0.0
+    for i in range(x.size):
+        p, error = exact_product(x[i], y[i])
+        high, lost = exact_sum(high, p)
+        low += lost + error
+    return high, low
+
+
+@compiled
+@no_type_check
+def quadratic(gram, d, e):
+    """(d + e)' P (d + e) and P (d + e), e a correction to d, as if in twice the precision."""
+    n = d.size
+    v = np.empty(n)
+    high = low = 0.0
+    for i in range(n):
+        v_high, v_low = dot(gram[i], d)
+        for j in range(n):
+            v_low += gram[i, j] * e[j]
+        v[i] = v_high + v_low
+        p, error = exact_product(d[i], v_high)
+        high, lost = exact_sum(high, p)
+        low += lost + error + d[i] * v_low + e[i] * v[i]
+    return high + low, v
+
+
+@compiled
+@no_type_check
+def congruence(gram, basis):
+    """U' P U of a basis of whole numbers, each entry rounded once."""
+    n = gram.shape[0]
+    product = np.empty((n, n))
+    columns = basis.T.astype(np.float64)  # row j: basis vector j
+    high, low = np.empty(n), np.empty(n)
+    for j in range(n):
+        for i in range(n):
+            high[i], low[i] = dot(gram[i], columns[j])
+        for i in range(j + 1):
+            total, rest = dot(columns[i], high)
+            for m in range(n):
+                rest += columns[i, m] * low[m]
+            product[i, j] = product[j, i] = total + rest
+    return product
+
+
+@compiled
+@no_type_check
+def split(inverse, x):
+    """The nearest whole numbers to V x, V of whole numbers, and what is left of V x."""
+    whole, rest = np.empty(x.size, np.int64), np.empty(x.size)
+    for i in range(x.size):
+        high, low = dot(inverse[i], x)
+        nearest = np.rint(high)
+        whole[i] = np.int64(nearest)
+        rest[i] = (high - nearest) + low
+    return whole, rest
+
+
+@compiled
+@no_type_check
+def lll(factor, delta):
+    """LLL reduction (Lenstra, Lenstra and Lovasz 1982) of the columns of an upper triangle.
+
+    Returns U and its inverse, both of whole numbers, and whether their entries stayed below 2^25.
+    Rounding can spoil how short the basis is, never that it is one: U is changed by whole
+    multiples and swaps alone, and its inverse by the opposite ones.
+    """
+    r = factor.copy()
+    n = r.shape[0]
+    basis, inverse = np.eye(n, dtype=np.int64), np.eye(n, dtype=np.int64)
+    k = 1
+    for _ in range(200 * n * n):
+        if k >= n:
+            break
+        for j in range(k - 1, -1, -1):
+            ratio = np.rint(r[j, k] / r[j, j])
+            if ratio == 0.0:
+                continue
+            if abs(ratio) > _LARGEST:
+                return basis, inverse, False
+            m = np.int64(ratio)
+            for i in range(j + 1):
+                r[i, k] -= ratio * r[i, j]
+            for i in range(n):
+                basis[i, k] -= m * basis[i, j]
+                inverse[j, i] += m * inverse[k, i]
+                if abs(basis[i, k]) > _LARGEST or abs(inverse[j, i]) > _LARGEST:
+                    return basis, inverse, False
+        if delta * r[k - 1, k - 1] ** 2 <= r[k - 1, k] ** 2 + r[k, k] ** 2:
+            k += 1
+            continue
+        for i in range(n):
+            r[i, k - 1], r[i, k] = r[i, k], r[i, k - 1]
+            basis[i, k - 1], basis[i, k] = basis[i, k], basis[i, k - 1]
+            inverse[k - 1, i], inverse[k, i] = inverse[k, i], inverse[k - 1, i]
+        length = np.hypot(r[k - 1, k - 1], r[k, k - 1])
+        c, s = r[k - 1, k - 1] / length, r[k, k - 1] / length
+        for i in range(k - 1, n):
+            upper, lower = r[k - 1, i], r[k, i]
+            r[k - 1, i], r[k, i] = c * upper + s * lower, c * lower - s * upper
+        r[k, k - 1] = 0.0
+        k = max(k - 1, 1)
+    return basis, inverse, True
+
+
+@compiled
+@no_type_check
+def has_cholesky(matrix):
+    """Whether the Cholesky factorization of a symmetric matrix runs to its end."""
+    n = matrix.shape[0]
+    r = np.empty((n, n))
+    for i in range(n):
+        for j in range(i + 1):
+            total = matrix[i, j]
+            for k in range(j):
+                total -= r[i, k] * r[j, k]
+            if j < i:
+                r[i, j] = total / r[j, j]
+            elif total > 0.0:
+                r[i, i] = np.sqrt(total)
+            else:
+                return False
+    return True
+
+
+@compiled
+@no_type_check
+def _newton_step(gram, v, free, step):
+    """Fill ``step`` with -P_FF^-1 v_F on the free coordinates and 0 elsewhere (Cholesky)."""
+    where = np.flatnonzero(free)
+    m = where.size
+    r = np.empty((m, m))
+    b = np.empty(m)
+    for i in range(m):
+        b[i] = -v[where[i]]
+        for j in range(i + 1):
+            total = gram[where[i], where[j]]
+            for k in range(j):
+                total -= r[i, k] * r[j, k]
+            r[i, j] = total / r[j, j] if j < i else np.sqrt(max(total, 1e-300))
+        for k in range(i):
+            b[i] -= r[i, k] * b[k]
+        b[i] /= r[i, i]
+    step[:] = 0.0
+    for i in range(m - 1, -1, -1):
+        for k in range(i + 1, m):
+            b[i] -= r[k, i] * b[k]
+        b[i] /= r[i, i]
+        step[where[i]] = b[i]
+
+
+@compiled
+@no_type_check
+def _gradient(gram, d, v, size):
+    """Fill v with P d and ``size`` with |P| |d|; plain loops, since BLAS would wake its threads."""
+    for i in range(d.size):
+        v[i] = size[i] = 0.0
+        for j in range(d.size):
+            term = gram[i, j] * d[j]
+            v[i] += term
+            size[i] += abs(term)
+
+
+@compiled
+@no_type_check
+def box_qp(gram, t, low, high):
+    """The minimizer of (x - t)' P (x - t) over the box, P positive definite.
+
+    Primal active sets (Nocedal and Wright, section 16.5; for a box Stark and Parker's BVLS):
+    minimize over the free coordinates, stop at the first bound met, and once no bound is in the
+    way free the coordinate whose multiplier has the wrong sign most. Every step lowers the
+    objective, so no active set returns. What rounding leaves is measured by the caller.
+    """
+    n = t.size
+    x = np.minimum(np.maximum(t, low), high)
+    free = (x > low) & (x < high)
+    step, v, size = np.empty(n), np.empty(n), np.empty(n)
+    for _ in range(50 * n):
+        _gradient(gram, x - t, v, size)
+        _newton_step(gram, v, free, step)
+        share, block = 1.0, -1
+        for i in range(n):
+            if free[i] and step[i] != 0.0:
+                reach = ((high[i] if step[i] > 0.0 else low[i]) - x[i]) / step[i]
+                if reach < share:
+                    share, block = reach, i
+        x += share * step
+        if block >= 0:
+            x[block] = high[block] if step[block] > 0.0 else low[block]
+            free[block] = False
+            continue
+        _gradient(gram, x - t, v, size)
+        noise = 1e-13 * np.max(size)
+        worst, worst_pull = -1, noise
+        for i in range(n):
+            pull = v[i] if x[i] >= high[i] else -v[i]
+            if not free[i] and pull > worst_pull:
+                worst, worst_pull = i, pull
+        if worst < 0:
+            break
+        free[worst] = True
+    _, v = quadratic(gram, x, -t)  # one step of refinement from an accurate gradient
+    _newton_step(gram, v, free, step)
+    return np.minimum(np.maximum(x + step, low), high)
+
+
+@compiled
+@no_type_check
+def feedback(inverse, t, low, high):
+    """Round one coordinate at a time, the cheapest first, and let the others make up for it.
+
+    With C = P_UU^-1 of the coordinates U not yet rounded and c their best values given the rounded
+    ones, rounding i raises the error by (z_i - c_i)^2 / C_ii; the i where that is least is
+    rounded, c moves by C_i (z_i - c_i) / C_ii and C loses C_i C_i' / C_ii.
+    """
+    n = t.size
+    spread, centre = inverse.copy(), t.copy()
+    z = np.zeros(n)
+    done = np.zeros(n, np.bool_)
+    for _ in range(n):
+        best, least = -1, np.inf
+        for i in range(n):
+            if not done[i]:
+                z[i] = min(max(np.rint(centre[i]), low[i]), high[i])
+                cost = (z[i] - centre[i]) ** 2 / max(spread[i, i], 1e-300)
+                if cost < least or best < 0:
+                    best, least = i, cost
+        done[best] = True
+        column = spread[:, best] / max(spread[best, best], 1e-300)
+        centre += column * (z[best] - centre[best])
+        spread -= np.outer(column, spread[best].copy())
+    return z
+
+
+@compiled
+@no_type_check
+def measure(gram, scale, weight, z):
+    """The error of z, good to one rounding, and never below 0."""
+    value, _ = quadratic(gram, scale * z - weight, np.zeros(z.size))
+    return max(value, 0.0)

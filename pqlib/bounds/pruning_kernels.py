@@ -1,0 +1,350 @@
+"""Compiled loops of exact pruning: accurate errors of subsets, leaps and bounds.
+
+`pqlib.bounds.pruning_search` scales what they take (P with a diagonal near 1, w of size near 1)
+and derives them. A kernel and all it calls stand in this one file, since a cached kernel does not
+notice an edit in another.
+"""
+
+from typing import no_type_check
+
+import numpy as np
+
+from pqlib.compilation import compiled
+
+_DEPENDENT = 1e-12  # a pivot below this share of its diagonal: the column adds nothing
+
+
+@compiled
+@no_type_check
+def _plus(high, low, a, b):
+    """(high, low) + a b in about twice the working precision (Ogita, Rump and Oishi's Dot2)."""
+    product = a * b
+    split = 134217729.0 * a  # 2^27 + 1: halves of a and b whose products are exact (Dekker)
+    a_high = split - (split - a)
+    a_low = a - a_high
+    split = 134217729.0 * b
+    b_high = split - (split - b)
+    b_low = b - b_high
+    low += a_low * b_low - (((product - a_high * b_high) - a_low * b_high) - a_high * b_low)
+    total = high + product
+    part = total - high
+    low += (high - (total - part)) + (product - part)
+    return total, low
+
+
+@compiled
+@no_type_check
+def quadratic(gram, d):
+    """d' P d, as if computed in twice the precision and then rounded."""
+    n = d.size
+    high, low = 0.0, 0.0
+    for i in range(n):
+        row, rest = 0.0, 0.0
+        for j in range(n):
+            row, rest = _plus(row, rest, gram[i, j], d[j])
+        high, low = _plus(high, low, d[i], row)
+        low += d[i] * rest
+    return max(high + low, 0.0)
+
+
+@compiled
+@no_type_check
+def _cholesky(a):
+    """Lower L with L L' = a; a column that depends on earlier ones becomes 0."""
+    n = a.shape[0]
+    factor = np.zeros((n, n))
+    for i in range(n):
+        for j in range(i):
+            if factor[j, j] > 0.0:
+                total = a[i, j]
+                for t in range(j):
+                    total -= factor[i, t] * factor[j, t]
+                factor[i, j] = total / factor[j, j]
+        pivot = a[i, i]
+        for t in range(i):
+            pivot -= factor[i, t] * factor[i, t]
+        if pivot > _DEPENDENT * a[i, i]:
+            factor[i, i] = np.sqrt(pivot)
+    return factor
+
+
+@compiled
+@no_type_check
+def refit(gram, weight, kept):
+    """Least squares on a mask: (least error, the change d of the weights; d = -w off the mask).
+
+    Cholesky of P on the mask, columns that depend on earlier ones left alone; refined up
+    to twice with residuals in twice the precision. Any d is feasible, so the error is an upper
+    bound whatever is lost to rounding.
+    """
+    n = weight.size
+    columns = np.flatnonzero(kept)
+    m = columns.size
+    part = np.empty((m, m))
+    for i in range(m):
+        for j in range(m):
+            part[i, j] = gram[columns[i], columns[j]]
+    factor = _cholesky(part)
+    d = np.where(kept, 0.0, -weight)
+    best, error = d.copy(), np.inf
+    x = np.zeros(m)
+    for _ in range(3):
+        for i in range(m):
+            if factor[i, i] > 0.0:
+                high, low = 0.0, 0.0
+                for j in range(n):
+                    high, low = _plus(high, low, gram[columns[i], j], d[j])
+                total = -(high + low)
+                for t in range(i):
+                    total -= factor[i, t] * x[t]
+                x[i] = total / factor[i, i]
+        for i in range(m - 1, -1, -1):
+            if factor[i, i] > 0.0:
+                for t in range(i + 1, m):
+                    x[i] -= factor[t, i] * x[t]
+                x[i] /= factor[i, i]
+        for i in range(m):
+            d[columns[i]] += x[i]
+        now, before = quadratic(gram, d), error
+        if now < error:
+            error = now
+            best[:] = d
+        if now >= before * (1.0 - 1e-14):
+            break
+    return error, best
+
+
+@compiled
+@no_type_check
+def _offer(gram, weight, path, n_path, removed, kept, best):
+    """Refit the mask that removes ``path``; keep it in ``removed`` if it beats ``best``."""
+    kept[:] = True
+    for t in range(n_path):
+        kept[path[t]] = False
+    error, _ = refit(gram, weight, kept)
+    if error < best:
+        for j in range(kept.size):
+            removed[j] = not kept[j]
+        return error
+    return best
+
+
+@compiled
+@no_type_check
+def _descending(r, count):
+    """Positions 0..count - 1 by descending r: insertion sort."""
+    order = np.empty(count, np.int64)
+    for i in range(count):
+        j = i
+        while j > 0 and r[order[j - 1]] < r[i]:
+            order[j] = order[j - 1]
+            j -= 1
+        order[j] = i
+    return order
+
+
+@compiled
+@no_type_check
+def _sum_of_smallest(values, count, n):
+    """Sum of the n smallest of values[:count], by insertion."""
+    chosen = np.empty(n)
+    held = 0
+    for i in range(count):
+        v = values[i]
+        if held == n and v >= chosen[n - 1]:
+            continue
+        j = held if held < n else n - 1
+        while j > 0 and chosen[j - 1] > v:
+            chosen[j] = chosen[j - 1]
+            j -= 1
+        chosen[j] = v
+        held = min(held + 1, n)
+    total = 0.0
+    for i in range(n):
+        total += chosen[i]
+    return total
+
+
+@compiled
+@no_type_check
+def _cost_of_all(c, i, order, w, f, limit, factor):
+    """f + w'S^-1 w, S what removing i leaves of C on ``order``; or, once above it, >= ``limit``.
+
+    Row by row L L' = S and L z = w, so that rows beyond the first to exceed are never touched.
+    """
+    for a in range(order.size):
+        j = order[a]
+        share = c[j, i] / c[i, i]
+        pivot = c[j, j] - share * c[i, j]
+        z = w[a]
+        row = factor[a]
+        for b in range(a):
+            other = factor[b]
+            total = c[j, order[b]] - share * c[i, order[b]]
+            for t in range(b):
+                total -= row[t] * other[t]
+            total /= other[b]
+            row[b] = total
+            pivot -= total * total
+            z -= total * other[b + 1]
+        f += z * z / pivot
+        if f >= limit:
+            return f
+        row[a] = np.sqrt(pivot)
+        row[a + 1] = z / row[a]  # beside the diagonal
+    return f
+
+
+@compiled
+@no_type_check
+def root(c, weight, diagonal, limit, n_remove):
+    """The state of a search that has not begun: (index, w, c, child, free, path, counters).
+
+    counters = [depth, nodes]. At depth t the weights path[:t] are removed, index[t, :free[t]] are
+    free, in descending order of r, and all others are kept; child[t] is the next to be removed.
+    """
+    n = weight.size
+    index, child, free = np.empty((n_remove, n), np.int64), np.zeros(n_remove), np.zeros(n_remove)
+    ws, cs = np.empty((n_remove, n)), np.empty((n_remove, n, n))
+    path, counters = np.zeros(n_remove, np.int64), np.array([-1, 0])
+    child, free = child.astype(np.int64), free.astype(np.int64)
+    r, cheap = weight * weight / np.diag(c), diagonal * weight * weight
+    order = _descending(r, n)
+    first = 0
+    while first < n and r[order[first]] >= limit:
+        first += 1
+    m = n - first
+    if m >= n_remove and _sum_of_smallest(cheap, n, n_remove) < limit:
+        for a in range(m):
+            index[0, a] = order[first + a]
+            ws[0, a] = weight[index[0, a]]
+            for b in range(m):
+                cs[0, a, b] = c[order[first + a], order[first + b]]
+        counters[0], free[0], child[0] = 0, m, m - n_remove
+    return index, ws, cs, child, free, path, counters
+
+
+@compiled
+@no_type_check
+def least_open(index, w, c, child, free, path, counters, values):
+    """The least error, by the bound f + r, of what an unfinished search has left."""
+    least = np.inf
+    for t in range(counters[0] + 1):
+        i = child[t]
+        if i >= 0:  # the next child has the least r of those that are left
+            least = min(least, values[1 + t] + w[t, i] * w[t, i] / c[t, i, i])
+    return least
+
+
+@compiled
+@no_type_check
+def search(
+    gram,
+    weight,
+    diagonal,
+    loose,
+    slack,
+    n_remove,
+    index,
+    w,
+    c,
+    child,
+    free,
+    path,
+    counters,
+    values,
+    removed,
+    max_nodes,
+):
+    """Leaps and bounds from where the state stands; returns whether the tree is exhausted.
+
+    values[0] is the error of the best mask, ``removed``; values[1 + t] that of path[:t] alone. A
+    branch ends where its least error is not below ``loose * values[0] + slack``.
+    """
+    n = weight.size
+    kept = np.empty(n, np.bool_)
+    picked = np.empty(n, np.int64)
+    new_w, new_r, cheap = np.empty(n), np.empty(n), np.empty(n)
+    factor = np.empty((n, n + 1))
+    limit = loose * values[0] + slack
+    depth, nodes = counters[0], counters[1]
+    while depth >= 0:
+        i = child[depth]
+        if i < 0:
+            depth -= 1
+            continue
+        if nodes >= max_nodes:
+            counters[0], counters[1] = depth, nodes
+            return False
+        child[depth] -= 1
+        m = free[depth]
+        w_i, c_ii = w[depth, i], c[depth, i, i]
+        f = values[1 + depth] + w_i * w_i / c_ii
+        if f >= limit:  # so it is for all before it, whose r is larger
+            child[depth] = -1
+            continue
+        nodes += 1
+        path[depth] = index[depth, i]
+        left = n_remove - depth - 1
+        if left == 0:
+            values[0] = _offer(gram, weight, path, 1, removed, kept, values[0])
+            limit = loose * values[0] + slack
+            continue
+        slope = w_i / c_ii
+        source, row = c[depth], c[depth, i]
+        count, total = 0, 0.0
+        for j in range(i + 1, m):
+            w_j = w[depth, j] - row[j] * slope
+            r_j = w_j * w_j / (source[j, j] - row[j] * row[j] / c_ii)
+            if f + r_j < limit:
+                picked[count], new_w[count], new_r[count] = j, w_j, r_j
+                cheap[count] = diagonal[index[depth, j]] * w_j * w_j
+                total += cheap[count]
+                count += 1
+        if count < left:
+            continue
+        if f + total >= limit and f + _sum_of_smallest(cheap, count, left) >= limit:
+            continue
+        t = depth + 1
+        order = _descending(new_r, count)
+        for a in range(count):
+            w[t, a] = new_w[order[a]]
+            order[a] = picked[order[a]]
+            index[t, a] = index[depth, order[a]]
+        if count == left:  # nothing is left to choose
+            if _cost_of_all(source, i, order, w[t], f, limit, factor) < limit:
+                path[t : t + count] = index[t, :count]
+                values[0] = _offer(gram, weight, path, n_remove, removed, kept, values[0])
+                limit = loose * values[0] + slack
+            continue
+        target = c[t]
+        for a in range(count):
+            share, from_row, to_row = row[order[a]] / c_ii, source[order[a]], target[a]
+            for b in range(a + 1):
+                to_row[b] = from_row[order[b]] - share * row[order[b]]
+                target[b, a] = to_row[b]
+        values[1 + t] = f
+        free[t] = count
+        if left > 2:
+            child[t] = count - left
+            depth = t
+            continue
+        for a in range(count):
+            c_aa = c[t, a, a]
+            slope = w[t, a] / c_aa
+            f_a = f + w[t, a] * slope
+            path[t] = index[t, a]
+            if left == 1:
+                if f_a < limit:
+                    values[0] = _offer(gram, weight, path, t + 1, removed, kept, values[0])
+                    limit = loose * values[0] + slack
+                continue
+            for b in range(a):
+                off = c[t, a, b]
+                w_b = w[t, b] - off * slope
+                if f_a + w_b * w_b / (c[t, b, b] - off * off / c_aa) < limit:
+                    path[t + 1] = index[t, b]
+                    values[0] = _offer(gram, weight, path, t + 2, removed, kept, values[0])
+                    limit = loose * values[0] + slack
+    counters[0], counters[1] = depth, nodes
+    return True

@@ -1,0 +1,198 @@
+"""Lower bounds of the quantization error that anyone can re-check: dual points and their values.
+
+With G = scale^2 P, t = w / scale and f(z) = (z - t)' G (z - t), whole z in the box satisfy
+
+    (z_i - a_i)(z_i - a_i - 1) >= 0  for any whole a_i,     (z_i - l)(z_i - u) <= 0,
+
+so that for all lambda, nu >= 0
+
+    f(z) >= L(z) = f(z) - sum lambda_i (z_i - a_i)(z_i - a_i - 1) + sum nu_i (z_i - l)(z_i - u).
+
+L is a quadratic with matrix M = G - diag(lambda) + diag(nu). If M is positive semidefinite, it lies
+above its tangent at any x, and over the box
+
+    f(z) >= L(x) + sum_i min over z_i in {l, u} of (dL/dx_i)(x) (z_i - x_i).
+
+A dual point is the four rows lambda, nu, x, a (lambda and nu in units of the error, x and a in
+integers). `certified_lower` recomputes its bound and trusts no solver: M is checked by a Cholesky
+factorization with a margin for its rounding.
+
+* ``box_qp``: lambda = nu = 0, x the minimizer over the box (see `pqlib.bounds.lattice`).
+* ``sdp``: nu = 0, the relaxation of Park and Boyd (2017, arXiv 1504.07672) that the paper states
+  as eq 6. For eq 5's (1/2) z' P z - q' z the block reads [P/2 - diag(lambda), (lambda - q)/2; .,
+  gamma], and it helps only after shifting the origin, here to a = floor(t).
+* ``sdp_box``: with nu.
+"""
+
+from contextlib import suppress
+
+import numpy as np
+from jaxtyping import Float
+
+from pqlib.bounds import lattice_kernels as kernels
+from pqlib.layers.problem import LayerProblem
+
+_EPS = 2.0**-52
+_SHRINK = (0.0, *(10.0**e for e in range(-12, 0)), 1.0)  # of a multiplier too large by rounding
+
+
+def certified_lower(
+    problem: LayerProblem, n_bits: int, scale: float, dual: Float[np.ndarray, "4 n"]
+) -> float:
+    """The lower bound that a dual point proves, >= 0; rounding is subtracted.
+
+    Parameters
+    ----------
+    problem : LayerProblem
+    n_bits, scale
+        As in `solve_quantization`.
+    dual : ndarray of shape (4, n)
+        Rows lambda, nu, x, a, as in `Result.dual`. Negative multipliers count as 0 and a is
+        rounded, so that any four rows give a valid bound, if a poor one.
+    """
+    dual = np.asarray(dual, float)
+    if dual.shape != (4, problem.n) or not np.isfinite(dual).all():
+        raise ValueError(
+            f"dual must be four finite rows of {problem.n}, lambda, nu, x and a, "
+            f"got shape {dual.shape}"
+        )
+    p = _Scaled(problem, n_bits, scale)
+    return p.in_units(p.bound(dual[0] / p.unit, dual[1] / p.unit, dual[2], np.rint(dual[3])))
+
+
+class _Scaled:
+    """A problem in whole-number units, errors divided by ``unit``."""
+
+    def __init__(self, problem, n_bits, scale):
+        size = float(np.max(abs(problem.gram)))
+        exponent = int(np.frexp(size)[1]) if size > 0 else 0
+        self.unit = float(np.ldexp(scale * scale, exponent))
+        self.gram = np.ldexp(problem.gram, -exponent)
+        self.n = problem.n
+        self.t = problem.weight / scale
+        self.low, self.high = -(2.0 ** (n_bits - 1)), 2.0 ** (n_bits - 1) - 1
+
+    def in_units(self, bound):
+        return max(bound * self.unit * (1 - 4 * _EPS), 0.0)
+
+    def bound(self, multiplier, box_multiplier, x, a):
+        """L at x and its least change over the box, less all that rounding can amount to."""
+        lam, nu = np.maximum(multiplier, 0.0), np.maximum(box_multiplier, 0.0)
+        d = x - self.t
+        back = d - x
+        lost = (x - (d - back)) + (-self.t - back)
+        value, v = kernels.quadratic(self.gram, d, lost)
+        inner = lam * (x - a) * (x - a - 1)
+        outer = nu * (x - self.low) * (x - self.high)
+        reach = 4 * (1 + abs(x) + abs(a) + abs(self.low))
+        size = lam * reach + nu * reach
+        slope = 2 * v - lam * (2 * (x - a) - 1) + nu * (2 * x - self.low - self.high)
+        change = np.minimum(slope * (self.low - x), slope * (self.high - x))
+        width = np.maximum(abs(x - self.low), abs(x - self.high))
+        rounding = 8 * _EPS * (abs(value) + size @ reach + (abs(v) + size) @ width)
+        rounding += 2 * self.n * _EPS * (abs(inner).sum() + abs(outer).sum() + abs(change).sum())
+        lack = self._lack(lam, nu) @ width**2
+        bound = float(value - inner.sum() + outer.sum() + change.sum() - rounding - lack)
+        # scale z - w is scale (z - t) but for rounding: in the norm of P, or by its slope
+        blur = 2 * _EPS * (abs(self.t) + abs(self.low))
+        if bound <= 0.0 or not self._lack(np.zeros(self.n), np.zeros(self.n)).any():
+            moved = np.sqrt(blur @ abs(self.gram) @ blur)
+            return max(np.sqrt(max(bound, 0.0)) - moved, 0.0) ** 2
+        far = np.maximum(abs(self.low - self.t), abs(self.high - self.t))
+        return bound - float((2 * far + blur) @ abs(self.gram) @ blur)
+
+    def _lack(self, lam, nu):
+        """e with M + diag(e) certainly positive semidefinite, mostly 0.
+
+        Where floating-point Cholesky of A succeeds, A + E is positive semidefinite for an E with
+        |E_ij| <= gamma sqrt(A_ii A_jj), so A + n gamma diag(A) is (Higham 2002, theorem 10.3).
+        """
+        matrix = self.gram - np.diag(lam) + np.diag(nu)
+        diagonal = np.maximum(np.diag(self.gram), 0.0) + nu
+        diagonal = np.where(matrix.any(axis=1), np.maximum(diagonal, 1e-12), 0.0)
+        live = np.flatnonzero(diagonal)
+        matrix, live_diagonal = matrix[np.ix_(live, live)], diagonal[live]
+        margin = self.n * (self.n + 4) * _EPS
+        added = 0.0
+        while not kernels.has_cholesky(matrix + np.diag((added - margin) * live_diagonal)):
+            added = max(4 * added, margin)
+        return added * diagonal
+
+    def dual(self, multiplier, box_multiplier, a):
+        """The best dual point from a solver's multipliers, x rebuilt from them.
+
+        At the solution M is singular, and rounding may make it indefinite: lambda is shrunk, by
+        as little as gives the best bound.
+        """
+        best, found = -np.inf, None
+        nu = np.maximum(box_multiplier, 0.0)
+        for shrink in _SHRINK:
+            lam = np.maximum(multiplier, 0.0) * (1 - shrink)
+            matrix = self.gram - np.diag(lam) + np.diag(nu)
+            right = self.gram @ self.t - lam * (a + 0.5) + nu * (self.low + self.high) / 2
+            x = np.linalg.lstsq(matrix, right, rcond=1e-15)[0]
+            value = self.bound(lam, nu, x, a)
+            if value > best:
+                best, found = value, np.stack([lam * self.unit, nu * self.unit, x, a])
+        return found
+
+
+def sdp_dual(
+    problem: LayerProblem, n_bits: int, scale: float, *, box: bool
+) -> tuple[Float[np.ndarray, "4 n"], Float[np.ndarray, "m m"]]:
+    """Solve the semidefinite program; a rebuilt dual point, and the relaxation's matrix.
+
+    maximize s over lambda, nu >= 0 and s subject to
+
+        [ G - diag(lambda) + diag(nu)                              . ]
+        [ (lambda/2 - G tau - nu (l' + u')/2)'   c + sum nu l'u' - s ]   positive semidefinite
+
+    in z - a, a = floor(t), tau = t - a, c = tau' G tau, l' = l - a, u' = u - a; nu = 0 without
+    ``box``. The multiplier of the constraint is [X, x; x', 1], the relaxation of [z; 1][z; 1]'.
+
+    Returns
+    -------
+    dual : ndarray of shape (4, n)
+        For `certified_lower`.
+    moments : ndarray of shape (n + 1, n + 1)
+        [X, x; x', 1] in z - a, as the solver left it; only heuristics use it.
+
+    Notes
+    -----
+    cvxpy with Clarabel (an extra: ``pip install cvxpy clarabel``). Whatever status the solver
+    reports, the value that counts is that of `certified_lower`.
+    """
+    try:
+        import cvxpy as cp
+    except ImportError as error:
+        raise ImportError(
+            "the semidefinite bounds need cvxpy and Clarabel: pip install cvxpy clarabel"
+        ) from error
+    p = _Scaled(problem, n_bits, scale)
+    a = np.floor(p.t)
+    a = np.clip(a, p.low, p.high - 1) if box else a
+    tau, low, high = p.t - a, p.low - a, p.high - a
+    lam, s = cp.Variable(p.n, nonneg=True), cp.Variable()
+    diagonal, side = -lam, lam / 2 - p.gram @ tau
+    corner = float(tau @ p.gram @ tau) - s
+    nu = cp.Variable(p.n, nonneg=True) if box else None
+    if box:
+        diagonal = diagonal + nu
+        side = side - cp.multiply(nu, (low + high) / 2)
+        corner = corner + nu @ (low * high)
+    block = cp.bmat(
+        [
+            [p.gram + cp.diag(diagonal), cp.reshape(side, (p.n, 1), order="C")],
+            [cp.reshape(side, (1, p.n), order="C"), cp.reshape(corner, (1, 1), order="C")],
+        ]
+    )
+    semidefinite = block >> 0
+    program = cp.Problem(cp.Maximize(s), [semidefinite])
+    with suppress(cp.SolverError):  # without multipliers: the bound of lambda = nu = 0
+        program.solve(solver=cp.CLARABEL)
+    multiplier = np.zeros(p.n) if lam.value is None else lam.value
+    box_multiplier = np.zeros(p.n) if nu is None or nu.value is None else nu.value
+    moments = semidefinite.dual_value
+    if moments is None or not np.isfinite(moments).all():
+        moments = np.outer(np.append(tau, 1.0), np.append(tau, 1.0))
+    return p.dual(multiplier, box_multiplier, a), moments

@@ -1,0 +1,49 @@
+"""What every solver returns."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A solution of one channel's problem and what is known about its quality.
+
+    Attributes
+    ----------
+    method : str
+        As asked for.
+    lower, upper : float
+        The optimum lies in [lower, upper], in the units of `LayerProblem.error`. ``upper`` is the
+        error of ``solution``, recomputed directly; +inf for a method that only bounds.
+    solution : ndarray of shape (n,) or None
+        Weights; None for a method that only bounds.
+    integers : ndarray of int of shape (n,) or None
+        For quantization: solution = scale * integers.
+    status : str
+        A sentence: whether the optimum is proven, or what ran out and what to try.
+    dual : ndarray or None
+        A point from which anyone can recompute ``lower``; what it is depends on the method.
+    nodes : int
+        Nodes of a search tree, 0 where there is none.
+    """
+
+    method: str
+    lower: float
+    upper: float
+    solution: Float[np.ndarray, " n"] | None
+    status: str
+    integers: Int[np.ndarray, " n"] | None = None
+    dual: Float[np.ndarray, "..."] | None = None
+    nodes: int = 0
+
+    @property
+    def gap(self) -> float:
+        """upper - lower."""
+        return self.upper - self.lower
+
+    @property
+    def proven(self) -> bool:
+        """Whether ``solution`` is optimal within 1e-10 of its error."""
+        return self.gap <= 1e-10 * self.upper
