@@ -8,11 +8,13 @@ import grimp
 ROOMS = (
     *("_validation", "incomplete", "density", "distributions"),
     *("grids", "budget", "metrics", "quantize", "prune"),
-    *("expected_error", "distribution_scale", "compilation", "kernels", "scale_search", "ranges"),
+    *("expected_error", "distribution_scale"),
+    *("compilation", "accurate", "kernels", "scale_search", "ranges"),
     *("comparison", "verdicts", "tensor_formats", "checkpoints", "downloads", "zoo"),
     *("layers", "bounds"),
     *("tensor_scan", "scan", "authors", "zoo_statistics", "zoo_predictors"),
     *("findings", "plot_style", "plots", "prediction_plots", "zoo_plots", "scan_command"),
+    *("experiments", "option_types", "layers_command"),
     *("book", "cli", "__main__"),
 )
 

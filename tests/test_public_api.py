@@ -18,6 +18,9 @@ NAMES = (
     *("mse", "relative_error", "cka", "quantize", "dequantize", "n_m_mask", "n_zeros"),
     *("storage_bits", "expected_sqnr_db", "quantization_error_parts", "search_scale"),
     *("monte_carlo_quantization_mse", "monte_carlo_pruning_mse", "Distribution"),
+    *("scan", "scan_tensor", "read_tensor", "read_weights"),
+    *("LayerProblem", "Result", "solve_pruning", "pruning_curve", "solve_quantization"),
+    *("verify", "certified_lower", "solve_channels", "allocate"),
 )
 
 PRELUDE = """
@@ -26,6 +29,7 @@ import numpy as np
 from pqlib import *
 nan, inf, ok = float("nan"), float("inf"), [0.5, -1.0, 2.0]
 grid, rng = IntegerGrid(4, 0.5), np.random.default_rng(0)
+two = LayerProblem(np.eye(2), [0.4, -0.3])
 for line in sys.stdin:
     expression = json.loads(line)
     try:
@@ -52,6 +56,10 @@ WEIGHTS = {
     "fake_quantize({}, grid)": "x",
     "magnitude_mask({}, 0.5)": "x",
     "n_m_mask({}, 1, 3)": "x",
+    "LayerProblem(np.eye(3), {})": "weight",
+    "LayerProblem({}, [1.0])": "gram",
+    "two.error({})": "w_hat",
+    "allocate([{}], 1)": r"curves\[0\]",
 }
 BAD_WEIGHTS = {
     "[nan, 1.0, 2.0]": ("ValueError", "must be finite, got .*(nan|NaN)"),
@@ -83,6 +91,7 @@ WITH_N_BITS = (
     "optimal_scale(ok, {})",
     "optimal_scale([ok], {}, granularity='channel')",
     "search_scale(ok, {})",
+    "solve_quantization(two, {}, 1.0)",
 )
 SPARSITY = {
     "-0.1": ("ValueError", r"sparsity must be a finite number in \[0, 1\), got -0\.1"),
@@ -116,6 +125,15 @@ WITH_POSITIVE = {
     "Normal(0.0, {})": "scale",
     "Laplace({})": "scale",
     "StudentT({})": "nu",
+    "solve_quantization(two, 4, {})": "scale",
+}
+N_NONZERO = {
+    "-1": ("ValueError", r"n_nonzero must be a whole number in 0\.\.2, got -1"),
+    "3": ("ValueError", r"n_nonzero must be a whole number in 0\.\.2, got 3"),
+    "1.5": ("ValueError", r"n_nonzero must be a whole number in 0\.\.2, got 1\.5"),
+    "nan": ("ValueError", r"n_nonzero must be a whole number in 0\.\.2, got nan"),
+    "None": ("TypeError", r"n_nonzero must be an int in 0\.\.2, got None"),
+    "True": ("TypeError", r"n_nonzero must be an int in 0\.\.2, got True"),
 }
 NO_MOMENT = r"StudentT\(nu=2\) has no moment of order 2 \(it needs nu > 2\); truncate it"
 OTHERS = {
@@ -187,6 +205,30 @@ OTHERS = {
     "n_m_mask(ok, 4, 3)": ("ValueError", r"n must be a whole number in 1\.\.3, got 4"),
     "n_m_mask(ok, 0, 3)": ("ValueError", r"n must be a whole number in 1\.\.3, got 0"),
     "n_m_mask(ok, 1, True)": ("TypeError", "m must be an int.*True"),
+    "LayerProblem([[1.0, 2.0], [0.0, 1.0]], [1, 1])": ("ValueError", "gram must be symmetric"),
+    "LayerProblem([[1.0, 2.0], [2.0, 1.0]], [1, 1])": (
+        "ValueError",
+        "gram must be positive semidefinite, it has the eigenvalue -1",
+    ),
+    "LayerProblem(np.eye(3), [1, 1])": ("ValueError", r"gram must have shape \(2, 2\), got"),
+    "LayerProblem(np.eye(2), [[1, 1]])": ("ValueError", r"weight must have shape \(n,\), got"),
+    "LayerProblem(np.empty((0, 0)), [])": ("ValueError", "must not be empty"),
+    "two.error([1.0])": ("ValueError", r"w_hat must have shape \(2,\), got \(1,\)"),
+    "solve_pruning(np.eye(2), 1)": ("TypeError", "problem must be a LayerProblem"),
+    "solve_pruning(two, 1, 'greedy')": ("ValueError", "method must be one of exact, magnitude"),
+    "solve_pruning(two, 1, max_nodes=0)": ("ValueError", "max_nodes must be .*got 0"),
+    "solve_pruning(two, 1, max_seconds=-1)": ("ValueError", "max_seconds must be .*got -1"),
+    "pruning_curve(two, max_seconds=nan)": ("ValueError", "max_seconds must be .*got nan"),
+    "pruning_curve([1.0])": ("TypeError", "problem must be a LayerProblem"),
+    "solve_quantization(np.eye(2), 4, 1.0)": ("TypeError", "problem must be a LayerProblem"),
+    "solve_quantization(two, 4, 1.0, 'gptq')": ("ValueError", "method must be one of exact, near"),
+    "solve_quantization(two, 4, 1e200)": ("ValueError", "errors beyond float64.*rescale"),
+    "solve_quantization(two, 4, 1.0, 'park_boyd')": ("TypeError", "rng must be a numpy.random.G"),
+    "certified_lower(two, 4, 1.0, [0.0])": ("ValueError", "dual must be four finite rows of 2"),
+    "verify(1.0, two)": ("TypeError", "result must be a Result of a solver, got 1.0"),
+    "list(solve_channels([two], 3))": ("TypeError", "solve must take a LayerProblem"),
+    "allocate([], 0)": ("ValueError", "curves must hold the curve of at least one channel"),
+    "allocate([[1.0, 0.0]], 2)": ("ValueError", r"n_nonzero must be .*0\.\.1, got 2"),
 }
 
 
@@ -200,6 +242,8 @@ def cases():
     for call in WITH_SPARSITY:
         for value, expected in SPARSITY.items():
             yield call.format(value), *expected
+    for value, expected in N_NONZERO.items():
+        yield f"solve_pruning(two, {value})", *expected
     for call, name in WITH_POSITIVE.items():
         for value, (error, message) in POSITIVE.items():
             yield call.format(value), error, message.replace("{}", name)

@@ -14,11 +14,18 @@ u_j = max(0, w_j + sqrt(C_jj U)). Where P is singular, P + e I and U + 1e6 e |w|
 place, for changes of the weights as bounded in `pqlib.bounds.pruning_search`.
 """
 
-import cvxpy as cp
 import numpy as np
 from jaxtyping import Float
 
 from pqlib.bounds.pruning_search import REACH, Channel
+
+try:
+    import cvxpy as cp
+except ImportError as error:
+    raise ImportError(
+        "method='big_m' needs cvxpy and a mixed-integer solver: pip install 'pqlib[bounds]', "
+        "or use method='exact'"
+    ) from error
 
 _SOLVERS = ("SCIP", "GUROBI", "MOSEK", "CPLEX", "XPRESS", "COPT")  # quadratic and mixed-integer
 
@@ -29,7 +36,7 @@ def installed_solver(solver: str | None = None) -> str:
     if solver is None and not installed:
         raise ValueError(
             f"method='big_m' needs one of {', '.join(_SOLVERS)}, and none is installed; "
-            "pip install pyscipopt, or use method='exact'"
+            "pip install 'pqlib[bounds]', or use method='exact'"
         )
     if solver is not None and solver not in installed:
         raise ValueError(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
+from pqlib import accurate
 from pqlib.bounds import lattice_kernels as kernels
 
 _EPS = 2.0**-52
@@ -25,10 +25,13 @@ class Tree:
     ridge: np.ndarray  # what was added to the diagonal
     arrays: tuple  # squares, steps, basis, as `tree_kernels.search` takes them
     inverse: np.ndarray  # of the basis
-    factor: np.ndarray  # |R|
+    up: np.ndarray  # its positive entries
+    down: np.ndarray  # its negative ones
+    reach: np.ndarray  # |R| |inverse|
+    length: float  # || |R| 1 ||
     growth: float  # nu
     looks: tuple  # gains, weights, floor, and margin per unit of the box, for the look-ahead
-    plain: bool  # whether the basis is a permutation
+    order: np.ndarray | None  # of the variables, where the basis is a permutation
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,7 @@ def _chunk(gram_bytes, n):
     regular = gram + np.diag(ridge)
     inverse = np.linalg.inv(regular)
     inverse = (inverse + inverse.T) / 2
-    plain = _tree(gram, ridge, *_plain_basis(inverse), plain=True)
-    trees = (*reduced_trees(gram, ridge), plain)
+    trees = (*reduced_trees(gram, ridge), _tree(gram, ridge, order=_order(inverse)))
     counts = np.bincount(all_groups[live])
     return Chunk(all_groups, counts, gram, exponent, least, ridge, inverse, trees)
 
@@ -83,11 +85,11 @@ def reduced_trees(gram: np.ndarray, ridge: np.ndarray) -> list[Tree]:
     """The tree of gram + diag(ridge) in an LLL basis; none if its entries grow too large."""
     factor = np.linalg.cholesky(gram + np.diag(ridge)).T.copy()
     basis, inverse, good = kernels.lll(factor, _LLL_DELTA)
-    return [_tree(gram, ridge, basis, inverse, plain=False)] if good else []
+    return [_tree(gram, ridge, basis, inverse)] if good else []
 
 
-def _plain_basis(inverse):
-    """A permutation and its inverse: V-BLAST's order, the coordinate to fix first at the end."""
+def _order(inverse):
+    """V-BLAST's order, the coordinate to fix first at the end."""
     n = len(inverse)
     spread, left, order = inverse.copy(), list(range(n)), []
     while left:
@@ -95,25 +97,30 @@ def _plain_basis(inverse):
         order.append(best)
         left.remove(best)
         spread -= np.outer(spread[best], spread[best]) / max(spread[best, best], 1e-300)
-    basis = np.eye(n, dtype=np.int64)[:, order[::-1]]
-    return np.ascontiguousarray(basis), np.ascontiguousarray(basis.T)
+    return np.array(order[::-1])
 
 
-def _tree(gram, ridge, basis, inverse, plain):
+def _tree(gram, ridge, basis=None, inverse=None, order=None):
+    """The tree of gram + diag(ridge) in a basis, or in an order of the variables."""
     n = len(gram)
-    form = kernels.congruence(gram + np.diag(ridge), basis)
+    if order is not None:
+        inverse = np.eye(n, dtype=np.int64)[order]
+        basis = np.ascontiguousarray(inverse.T)
+    form = accurate.congruence(gram + np.diag(ridge), basis)
     factor = np.linalg.cholesky(form).T
-    inverse_factor = solve_triangular(factor, np.eye(n))
+    inverse_factor = kernels.inverse_triangle(np.ascontiguousarray(factor))
     diagonal = np.diag(factor)
     grown = abs(factor) @ abs(inverse_factor)
     growth = float(np.sqrt(np.linalg.norm(grown, 1) * np.linalg.norm(grown, np.inf)))
     looks = NO_LOOKS
-    if plain and not ridge.any():
+    if order is not None and not ridge.any():
         looks = _looks(form, factor, inverse_factor)
     steps = np.ascontiguousarray((factor / diagonal[:, None]).T)  # row j: r_kj / r_kk
     arrays = (diagonal**2, steps, basis)
     whole = inverse.astype(np.float64)
-    return Tree(ridge, arrays, whole, abs(factor), growth, looks, plain)
+    up, down = np.maximum(whole, 0.0), np.minimum(whole, 0.0)
+    reach, length = abs(factor) @ abs(whole), float(np.linalg.norm(abs(factor).sum(axis=1)))
+    return Tree(ridge, arrays, whole, up, down, reach, length, growth, looks, order)
 
 
 def _looks(form, factor, inverse_factor):

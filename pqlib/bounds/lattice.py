@@ -40,13 +40,14 @@ import time
 
 import numpy as np
 
+from pqlib import accurate
 from pqlib.bounds import lattice_kernels as kernels
 from pqlib.bounds import tree_kernels
 from pqlib.bounds.chunk import NO_LOOKS, reduced_trees
 
 TOLERANCE = 9e-11  # of the error; what is left to 1e-10 is for rounding
 _EPS = 2.0**-52
-_BEAM = 24  # vectors kept per level
+_NARROW, _WIDE = 8, 32  # beams: vectors kept per level
 _FIRST_NODES, _MOST_NODES = 1_000, 500_000  # of one turn
 _PATIENCE = 100_000  # nodes after which a third tree is grown
 _SHARE = 0.25  # of the radius that its ridge takes
@@ -94,26 +95,24 @@ class Channel:
 
     def offer(self, z):
         """Keep z if it is better than the best so far."""
-        error = kernels.measure(self.gram, self.scale, self.weight, z)
+        error = max(accurate.quadratic(self.gram, self.scale * z, self.weight)[0], 0.0)
         if error < self.upper:
             self.best, self.upper = z.copy(), error
 
-    def prepare(self):
-        """Box-QP, and the trees placed at its minimizer."""
+    def relax(self):
+        """The box-QP: its minimizer x, and what its multipliers and rounding leave of f(x)."""
         regular = self.gram + np.diag(self.chunk.ridge)
         x = kernels.box_qp(regular, self.centre, self.low, self.high)
-        total = x - self.centre
-        back = total - x
-        lost = (x - (total - back)) + (-self.centre - back)
-        value, v = kernels.quadratic(self.gram, total, lost)
+        value, v = accurate.quadratic(self.gram, x, self.centre)
         slope = 2 * v
         kept = np.where(x <= self.low, np.maximum(slope, 0.0), 0.0)
         kept += np.where(x >= self.high, np.minimum(slope, 0.0), 0.0)
         width = np.maximum(x - self.low, self.high - x)
         residual = float((abs(slope - kept) + 2 * _EPS * abs(slope)) @ width)
         # what is left of sums in twice the precision
-        crumbs = 8 * x.size**2 * _EPS**2 * (abs(self.gram) @ abs(total))
-        residual += float(crumbs @ (width + abs(total)))
+        far_off = abs(x - self.centre)
+        crumbs = 8 * x.size**2 * _EPS**2 * (abs(self.gram) @ far_off)
+        residual += float(crumbs @ (width + far_off))
         self.fixed = value * (1 - 4 * _EPS) - residual
         spill = float(self.blur @ abs(self.gram) @ self.blur)
         if self.chunk.ridge.any():
@@ -123,16 +122,17 @@ class Channel:
         else:
             self.blurred = float(np.sqrt(spill)) / self.scale, 0.0
         self.x, self.width, self.slope = x, width, kept
+
+    def place(self):
+        """The trees, at the minimizer of the box-QP."""
         self.placed = [self._place(tree) for tree in self.chunk.trees]
 
     def _place(self, tree):
         """A tree with its s, origin, slope, ends and looks, and its rounding (see the module)."""
-        n = self.x.size
-        basis = tree.arrays[2]
+        n, order = self.x.size, tree.order
         gamma = 2 * (n + 4) * _EPS
         looks = NO_LOOKS
-        if tree.plain:
-            order = np.argmax(basis, axis=0)
+        if order is not None:
             s, origin, slope = self.x[order], np.zeros(n, np.int64), self.slope[order]
             ends = np.stack([self.low[order], self.high[order]])
             margin = tree.looks[3] * (1.0 + float(np.max(self.width) + np.max(abs(self.x))))
@@ -141,13 +141,13 @@ class Channel:
             offset = 0.0
         else:
             nearest = np.rint(self.x)
-            whole, s = kernels.split(tree.inverse, self.x - nearest)
-            origin, slope = nearest.astype(np.int64) + basis @ whole, np.zeros(n)
-            down, up = self.low - nearest, self.high - nearest
-            toward, away = np.maximum(tree.inverse, 0.0), np.minimum(tree.inverse, 0.0)
-            ends = np.stack([toward @ down + away @ up, toward @ up + away @ down]) - whole
-            offset = _EPS * float(np.linalg.norm(tree.factor.sum(axis=1)))
-        most = float(np.linalg.norm(tree.factor @ (abs(tree.inverse) @ self.width)))
+            whole, s = accurate.split(tree.inverse, self.x - nearest)
+            origin, slope = nearest.astype(np.int64) + tree.arrays[2] @ whole, np.zeros(n)
+            low, high = self.low - nearest, self.high - nearest
+            ends = np.stack([tree.up @ low + tree.down @ high, tree.up @ high + tree.down @ low])
+            ends -= whole
+            offset = _EPS * tree.length
+        most = float(np.linalg.norm(tree.reach @ self.width))
         relative = gamma * (tree.growth**2 + 2 * tree.growth + n)
         # the sum of P and a ridge was rounded too, by less than 1e-5 of the ridge
         fixed = self.fixed - 1.00001 * float(tree.ridge @ self.width**2)
@@ -155,19 +155,22 @@ class Channel:
         return tree, (s, origin, slope, ends, looks), rounding
 
     def seed(self):
-        """A good first vector: rounding, error feedback, and beams in all trees, then descent."""
-        starts = [self.nearest(), self.feedback()]
-        for tree, (s, origin, slope, ends, _), _ in self.placed:
-            squares, steps, basis = tree.arrays
-            y = tree_kernels.beam(squares, steps, s, slope, ends[0], ends[1], _BEAM)
-            z = np.clip(origin + y @ basis.T, self.low, self.high)
-            d = self.scale * z - self.weight
-            errors = ((d @ self.gram) * d).sum(axis=1)
-            starts += [z[i] for i in np.argsort(errors, kind="stable")[:2]]
-        for z in starts:
-            z = z.copy()
-            tree_kernels.descend(self.gram, self.scale, self.weight, z, self.low, self.high, True)
-            self.offer(z)
+        """A good first vector: rounding, error feedback and a narrow beam, then descent."""
+        beams = [self._beam(placed, _NARROW) for placed in self.placed[:1]]
+        for z in (self.nearest(), self.feedback(), *beams):
+            self._descend(z)
+
+    def _descend(self, z):
+        tree_kernels.descend(self.gram, self.scale, self.weight, z, self.low, self.high, True)
+        self.offer(z)
+
+    def _beam(self, placed, width):
+        tree, (s, origin, slope, ends, _), _ = placed
+        squares, steps, basis = tree.arrays
+        y = tree_kernels.beam(squares, steps, s, slope, ends[0], ends[1], width)
+        z = np.clip(origin + y @ basis.T, self.low, self.high)
+        d = self.scale * z - self.weight
+        return z[np.argmin(((d @ self.gram) * d).sum(axis=1))]
 
     def _radius(self):
         """(z - x)' P (z - x) of no better z exceeds it."""
@@ -199,9 +202,11 @@ class Channel:
         while not self.exhausted:
             if waits and self.nodes > _PATIENCE:
                 waits = False
+                for placed in self.placed:
+                    self._descend(self._beam(placed, _WIDE))
                 searches += [(*placed, _root(*placed[:2])) for placed in self._third_tree()]
             for tree, placed, rounding, state in searches:
-                left = turn
+                left = turn if tree.order is None else turn // 2  # looking ahead takes time
                 limits = self._limits(rounding)
                 while left > 0 and not self.exhausted:
                     budget = int(min(left, max_nodes - self.nodes))

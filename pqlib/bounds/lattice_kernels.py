@@ -1,4 +1,4 @@
-"""Compiled loops of integer least squares: accurate sums, LLL, box-QP, error feedback.
+"""Compiled loops of integer least squares: LLL, Cholesky, box-QP, error feedback.
 
 The trees are in `pqlib.bounds.tree_kernels`; nothing here calls anything there or the reverse,
 since a cached kernel does not notice an edit in another file.
@@ -15,93 +15,11 @@ _LARGEST = 2.0**25  # entry of a basis: products of two, summed, stay exact in i
 
 @compiled
 @no_type_check
-def exact_product(a, b):
-    """A rounded product and its rounding error (Veltkamp, Dekker 1971)."""
-    p = a * b
-    t = 134217729.0 * a
-    a_high = t - (t - a)
-    t = 134217729.0 * b
-    b_high = t - (t - b)
-    a_low, b_low = a - a_high, b - b_high
-    return p, ((a_high * b_high - p) + a_high * b_low + a_low * b_high) + a_low * b_low
-
-
-@compiled
-@no_type_check
-def exact_sum(a, b):
-    """A rounded sum and its rounding error (Knuth)."""
-    s = a + b
-    t = s - a
-    return s, (a - (s - t)) + (b - t)
-
-
-@compiled
-@no_type_check
-def dot(x, y):
-    """x' y as high + low, as if in twice the precision (Ogita, Rump and Oishi 2005, Dot2)."""
-    high = low = 0.0
-    for i in range(x.size):
-        p, error = exact_product(x[i], y[i])
-        high, lost = exact_sum(high, p)
-        low += lost + error
-    return high, low
-
-
-@compiled
-@no_type_check
-def quadratic(gram, d, e):
-    """(d + e)' P (d + e) and P (d + e), e a correction to d, as if in twice the precision."""
-    n = d.size
-    v = np.empty(n)
-    high = low = 0.0
-    for i in range(n):
-        v_high, v_low = dot(gram[i], d)
-        for j in range(n):
-            v_low += gram[i, j] * e[j]
-        v[i] = v_high + v_low
-        p, error = exact_product(d[i], v_high)
-        high, lost = exact_sum(high, p)
-        low += lost + error + d[i] * v_low + e[i] * v[i]
-    return high + low, v
-
-
-@compiled
-@no_type_check
-def congruence(gram, basis):
-    """U' P U of a basis of whole numbers, each entry rounded once."""
-    n = gram.shape[0]
-    product = np.empty((n, n))
-    columns = basis.T.astype(np.float64)  # row j: basis vector j
-    high, low = np.empty(n), np.empty(n)
-    for j in range(n):
-        for i in range(n):
-            high[i], low[i] = dot(gram[i], columns[j])
-        for i in range(j + 1):
-            total, rest = dot(columns[i], high)
-            for m in range(n):
-                rest += columns[i, m] * low[m]
-            product[i, j] = product[j, i] = total + rest
-    return product
-
-
-@compiled
-@no_type_check
-def split(inverse, x):
-    """The nearest whole numbers to V x, V of whole numbers, and what is left of V x."""
-    whole, rest = np.empty(x.size, np.int64), np.empty(x.size)
-    for i in range(x.size):
-        high, low = dot(inverse[i], x)
-        nearest = np.rint(high)
-        whole[i] = np.int64(nearest)
-        rest[i] = (high - nearest) + low
-    return whole, rest
-
-
-@compiled
-@no_type_check
 def lll(factor, delta):
     """LLL reduction (Lenstra, Lenstra and Lovasz 1982) of the columns of an upper triangle.
 
+    A vector goes as far to the front as it is shorter than what stands there (deep insertions:
+    Schnorr and Euchner 1994). However soon the loop stops, the columns are a basis.
     Returns U and its inverse, both of whole numbers, and whether their entries stayed below 2^25.
     Rounding can spoil how short the basis is, never that it is one: U is changed by whole
     multiples and swaps alone, and its inverse by the opposite ones.
@@ -110,7 +28,7 @@ def lll(factor, delta):
     n = r.shape[0]
     basis, inverse = np.eye(n, dtype=np.int64), np.eye(n, dtype=np.int64)
     k = 1
-    for _ in range(200 * n * n):
+    for _ in range(20 * n * n):
         if k >= n:
             break
         for j in range(k - 1, -1, -1):
@@ -127,21 +45,45 @@ def lll(factor, delta):
                 inverse[j, i] += m * inverse[k, i]
                 if abs(basis[i, k]) > _LARGEST or abs(inverse[j, i]) > _LARGEST:
                     return basis, inverse, False
-        if delta * r[k - 1, k - 1] ** 2 <= r[k - 1, k] ** 2 + r[k, k] ** 2:
+        rest = 0.0  # squared length of vector k beyond the first `place` ones
+        for i in range(k + 1):
+            rest += r[i, k] ** 2
+        place = 0
+        while place < k and delta * r[place, place] ** 2 <= rest:
+            rest -= r[place, k] ** 2
+            place += 1
+        if place == k:
             k += 1
             continue
-        for i in range(n):
-            r[i, k - 1], r[i, k] = r[i, k], r[i, k - 1]
-            basis[i, k - 1], basis[i, k] = basis[i, k], basis[i, k - 1]
-            inverse[k - 1, i], inverse[k, i] = inverse[k, i], inverse[k - 1, i]
-        length = np.hypot(r[k - 1, k - 1], r[k, k - 1])
-        c, s = r[k - 1, k - 1] / length, r[k, k - 1] / length
-        for i in range(k - 1, n):
-            upper, lower = r[k - 1, i], r[k, i]
-            r[k - 1, i], r[k, i] = c * upper + s * lower, c * lower - s * upper
-        r[k, k - 1] = 0.0
-        k = max(k - 1, 1)
+        for m in range(k, place, -1):
+            for i in range(n):
+                r[i, m - 1], r[i, m] = r[i, m], r[i, m - 1]
+                basis[i, m - 1], basis[i, m] = basis[i, m], basis[i, m - 1]
+                inverse[m - 1, i], inverse[m, i] = inverse[m, i], inverse[m - 1, i]
+            length = np.hypot(r[m - 1, m - 1], r[m, m - 1])
+            c, s = r[m - 1, m - 1] / length, r[m, m - 1] / length
+            for i in range(m - 1, n):
+                upper, lower = r[m - 1, i], r[m, i]
+                r[m - 1, i], r[m, i] = c * upper + s * lower, c * lower - s * upper
+            r[m, m - 1] = 0.0
+        k = max(place, 1)
     return basis, inverse, True
+
+
+@compiled
+@no_type_check
+def inverse_triangle(r):
+    """The inverse of an upper triangle by back substitution (LAPACK would wake its threads)."""
+    n = r.shape[0]
+    x = np.zeros((n, n))
+    for j in range(n):
+        x[j, j] = 1.0 / r[j, j]
+        for i in range(j - 1, -1, -1):
+            total = 0.0
+            for k in range(i + 1, j + 1):
+                total -= r[i, k] * x[k, j]
+            x[i, j] = total / r[i, i]
+    return x
 
 
 @compiled
@@ -240,9 +182,7 @@ def box_qp(gram, t, low, high):
         if worst < 0:
             break
         free[worst] = True
-    _, v = quadratic(gram, x, -t)  # one step of refinement from an accurate gradient
-    _newton_step(gram, v, free, step)
-    return np.minimum(np.maximum(x + step, low), high)
+    return x
 
 
 @compiled
@@ -267,15 +207,11 @@ def feedback(inverse, t, low, high):
                 if cost < least or best < 0:
                     best, least = i, cost
         done[best] = True
-        column = spread[:, best] / max(spread[best, best], 1e-300)
-        centre += column * (z[best] - centre[best])
-        spread -= np.outer(column, spread[best].copy())
+        move = z[best] - centre[best]
+        for i in range(n):
+            if not done[i]:
+                share = spread[best, i] / max(spread[best, best], 1e-300)
+                centre[i] += share * move
+                for j in range(n):
+                    spread[i, j] -= share * spread[best, j]
     return z
-
-
-@compiled
-@no_type_check
-def measure(gram, scale, weight, z):
-    """The error of z, good to one rounding, and never below 0."""
-    value, _ = quadratic(gram, scale * z - weight, np.zeros(z.size))
-    return max(value, 0.0)

@@ -95,22 +95,20 @@ def solve_pruning(
     n_nonzero = check_integer("n_nonzero", n_nonzero, low=0, high=problem.n)
     check_choice("method", method, METHODS)
     channel = Channel(problem)
-    if method == "magnitude":
-        mask = np.zeros(problem.n, bool)
-        mask[np.argsort(abs(problem.weight), kind="stable")[problem.n - n_nonzero :]] = True
-        w_hat = np.where(mask, problem.weight, 0.0)
-        return Result(method, 0.0, channel.error(w_hat), w_hat, _HEURISTIC)
     if method == "exact":
         return _exact(channel, n_nonzero, max_nodes, max_seconds)[0]
     if method == "big_m":
         return _big_m(channel, n_nonzero, max_nodes, max_seconds, solver)
     n_remove = max(channel.n - n_nonzero, 0)
-    if method == "magnitude_refit":
-        removed = channel.by_magnitude(n_remove)
+    if method == "magnitude":
+        mask = np.zeros(problem.n, bool)
+        mask[np.argsort(abs(problem.weight), kind="stable")[problem.n - n_nonzero :]] = True
+        w_hat = np.where(mask, problem.weight, 0.0)
+    elif method == "magnitude_refit":
+        w_hat = channel.solution(channel.by_magnitude(n_remove))
     else:
-        removed = channel.improved(np.zeros(channel.n, bool), n_remove)
-    w_hat = channel.solution(removed)
-    return Result(method, 0.0, channel.error(w_hat), w_hat, _HEURISTIC)
+        w_hat = channel.solution(channel.improved(np.zeros(channel.n, bool), n_remove))
+    return _result(channel, n_nonzero, 0.0, w_hat, _HEURISTIC, method=method)
 
 
 def pruning_curve(
@@ -130,6 +128,11 @@ def pruning_curve(
     -------
     tuple of Result, length n + 1
         ``upper`` does not grow with n_nonzero.
+
+    Notes
+    -----
+    The searches share the work on P, and each starts from its neighbour's solution too. The trees
+    are separate, so a curve costs hardly less than its n + 1 solves one by one.
     """
     _check(problem, max_nodes, max_seconds)
     channel, results, removed = Channel(problem), [], None
@@ -147,16 +150,23 @@ def pruning_curve(
     return tuple(curve)
 
 
+def _result(channel, n_nonzero, lower, w_hat, status, *, method="exact", nodes=0):
+    """A Result whose upper is the error of ``w_hat``, and whose lower is at most that."""
+    upper = np.inf if w_hat is None else channel.error(w_hat)
+    lower = min(lower, upper)
+    return Result(method, lower, upper, w_hat, status, nodes=nodes, n_nonzero=n_nonzero)
+
+
 def _exact(channel, n_nonzero, max_nodes, max_seconds, near=None):
     """(Result, mask of what is removed or None); ``near`` removes less and may be a good start."""
     problem, prepared = channel.problem, channel.prepared
     live = np.zeros(problem.n)
     live[prepared.alive] = problem.weight[prepared.alive]
     if np.count_nonzero(live) <= n_nonzero:
-        return Result("exact", 0.0, channel.error(live), live, _FREE), None
+        result = _result(channel, n_nonzero, 0.0, live, _FREE)
+        return replace(result, resolution=result.upper), None
     if n_nonzero == 0:
-        energy = channel.error(np.zeros(problem.n))
-        return Result("exact", energy, energy, np.zeros(problem.n), _ALL), None
+        return _result(channel, 0, np.inf, np.zeros(problem.n), _ALL), None
     n_remove = channel.n - n_nonzero
     nothing = np.zeros(channel.n, bool)
     starts = [channel.improved(nothing, n_remove)]
@@ -164,17 +174,17 @@ def _exact(channel, n_nonzero, max_nodes, max_seconds, near=None):
     if near is not None:
         starts.append(channel.improved(near, n_remove))
     removed, lower, nodes, out = channel.prove(starts, n_remove, max_nodes, max_seconds)
-    solution = channel.solution(removed)
-    lower, upper = channel.in_units(lower), channel.error(solution)
     if out:
         status = _OUT.format(out)
     elif lower == 0.0 and prepared.shift:
         status = _ZERO
     else:
         status = _OPTIMAL_BOUNDED if prepared.shift else _OPTIMAL
-    result = Result("exact", min(lower, upper), upper, solution, status, nodes=nodes)
-    if status == _OPTIMAL and not result.proven:
-        result = replace(result, status=_ROUNDED)
+    lower, w_hat = channel.in_units(lower), channel.solution(removed)
+    result = _result(channel, n_nonzero, lower, w_hat, status, nodes=nodes)
+    if not out and not result.proven:
+        status = _ROUNDED if status == _OPTIMAL else status
+        result = replace(result, status=status, resolution=result.gap)
     return result, removed
 
 
@@ -193,10 +203,8 @@ def _big_m(channel, n_nonzero, max_nodes, max_seconds, solver):
     )
     if removed is None:
         status = f"{solver} returned no solution ({status}); allow more time or use method='exact'."
-        return Result("big_m", exact.lower, np.inf, None, status)
-    solution = channel.solution(removed)
-    upper = channel.error(solution)
-    lower = min(exact.lower, upper)
+        return _result(channel, n_nonzero, exact.lower, None, status, method="big_m")
+    lower = exact.lower
     if np.isnan(claimed):
         status = f"{solver} ended with status {status} and claims no optimum; "
     else:
@@ -204,7 +212,7 @@ def _big_m(channel, n_nonzero, max_nodes, max_seconds, solver):
         status = f"{solver} claims the optimum {claimed:.9g}, {excess:+.0e} of the best known; "
         lower = min(lower, claimed)
     status += "lower is proven by leaps and bounds, as solvers' bounds hold within tolerances only."
-    return Result("big_m", lower, upper, solution, status)
+    return _result(channel, n_nonzero, lower, channel.solution(removed), status, method="big_m")
 
 
 def _check(problem, max_nodes, max_seconds):

@@ -2,6 +2,8 @@
 
 import math
 import time
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -14,7 +16,20 @@ from pqlib.bounds.tree_kernels import descend
 from pqlib.layers.problem import LayerProblem
 
 METHODS = ("exact", "nearest", "feedback", "park_boyd", "box_qp", "sdp", "sdp_box")
-_ROUNDS_PER_WEIGHT = 3  # samples of the randomized heuristic
+_SAMPLES = 3  # of the randomized heuristic, for each weight
+_BOUND = "A lower bound of the optimum, recomputed from its dual point; no solution."
+_HEURISTIC = (
+    "A heuristic's solution; the optimum is not below `lower`. For the optimum use method='exact'."
+)
+_STOPPED = (
+    "Stopped after {} nodes: the optimum lies in [lower, upper], and upper may be it. Raise "
+    "max_nodes or max_seconds; more than 64 weights or an ill-conditioned gram can take minutes."
+)
+_OPTIMAL = "Optimal: no integers in the box have an error below upper (1 - 1e-10)."
+_ROUNDED = (
+    "Optimal but for rounding: the error all but vanishes, and float64 resolves it to upper - "
+    "lower. No integers in the box have an error below lower."
+)
 
 
 def solve_quantization(
@@ -103,9 +118,10 @@ def solve_quantization(
     if method == "park_boyd" and not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng must be a numpy.random.Generator for park_boyd, got {rng!r}")
     _check_size(problem, n_bits, scale)
+    result = partial(Result, method, n_bits=n_bits, scale=scale)
     low, high = -(2 ** (n_bits - 1)), 2 ** (n_bits - 1) - 1
     channel = Channel(chunk_of(problem.gram), problem.weight, low, high, scale)
-    channel.prepare()
+    channel.relax()
     zeros = np.zeros(problem.n)
     x = channel.inputs_at(channel.x)
     dual = np.stack([zeros, zeros, x, zeros])
@@ -114,28 +130,28 @@ def solve_quantization(
         relaxed, moments = sdp_dual(problem, n_bits, scale, box=method == "sdp_box")
         lower = certified_lower(problem, n_bits, scale, relaxed)
         if method != "park_boyd":
-            return _bound(method, lower, relaxed)
+            return result(lower, math.inf, None, _BOUND, dual=relaxed)
         if lower > root:
             root, dual = lower, relaxed
         z = _randomized(problem, n_bits, scale, relaxed[3], moments, rng)
-        return _heuristic(problem, scale, method, z, root, dual)
+        return _heuristic(result, problem, scale, z, root, dual)
     if method == "box_qp":
-        return _bound(method, root, dual)
+        return result(root, math.inf, None, _BOUND, dual=dual)
     if method == "exact":
-        return _exact(problem, scale, channel, root, dual, max_nodes, max_seconds)
+        return _exact(result, problem, scale, channel, root, dual, max_nodes, max_seconds)
     z = np.clip(np.rint(problem.weight / scale), low, high)
     if method == "feedback":
         live = channel.chunk.group >= 0
         z[live] = channel.inputs(channel.feedback())[live]
-    return _heuristic(problem, scale, method, z, root, dual)
+    return _heuristic(result, problem, scale, z, root, dual)
 
 
 def _check_size(problem, n_bits, scale):
     """Errors of the box must be finite, and far enough above the smallest float."""
     with np.errstate(over="ignore", invalid="ignore"):
         reach = abs(problem.weight) + scale * 2.0 ** (n_bits - 1)
-        largest = float(reach @ abs(problem.gram) @ reach)
-        unit = scale * scale * float(np.max(abs(problem.gram)))
+        size = float(problem.gram.diagonal().max())  # no entry is larger but for rounding
+        largest, unit = float(size * reach.sum() ** 2), scale * scale * size
     if not (math.isfinite(largest) and np.isfinite(problem.weight / scale).all()):
         raise ValueError(
             f"scale={scale!r} gives errors beyond float64 with this gram and weight; "
@@ -148,24 +164,16 @@ def _check_size(problem, n_bits, scale):
         )
 
 
-def _bound(method, lower, dual):
-    status = "A lower bound of the optimum, recomputed from its dual point; no solution."
-    return Result(method, lower, math.inf, None, status, dual=dual)
-
-
-def _heuristic(problem, scale, method, z, lower, dual):
+def _heuristic(result, problem, scale, z, lower, dual):
     integers = z.astype(np.int64)
     solution = scale * integers
     upper = problem.error(solution)
-    status = (
-        "A heuristic's solution; the optimum is not below `lower`. For the optimum use "
-        "method='exact'."
-    )
-    return Result(method, min(lower, upper), upper, solution, status, integers, dual)
+    return result(min(lower, upper), upper, solution, _HEURISTIC, integers, dual)
 
 
-def _exact(problem, scale, channel, root, dual, max_nodes, max_seconds):
+def _exact(result, problem, scale, channel, root, dual, max_nodes, max_seconds):
     deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
+    channel.place()
     channel.seed()
     channel.exhaust(math.inf if max_nodes is None else max_nodes, deadline)
     integers = channel.inputs(channel.best)
@@ -176,24 +184,13 @@ def _exact(problem, scale, channel, root, dual, max_nodes, max_seconds):
     exact_upper = float(np.ldexp(channel.upper, channel.unit))
     if root > max(upper, exact_upper) * (1 + 1e-9):
         raise AssertionError(f"the lower bound {root!r} exceeds the error {upper!r} of a solution")
+    lower = min(max(channel.proven(), root) if channel.exhausted else root, upper)
+    found = result(lower, upper, solution, _OPTIMAL, integers, dual, channel.nodes)
     if not channel.exhausted:
-        status = (
-            f"Stopped after {channel.nodes} nodes: the optimum lies in [lower, upper], and upper "
-            "may be it. Raise max_nodes or max_seconds; more than 64 weights or an "
-            "ill-conditioned gram can take minutes."
-        )
-        return Result(
-            "exact", min(root, upper), upper, solution, status, integers, dual, channel.nodes
-        )
-    lower = min(max(channel.proven(), root), upper)
-    if upper - lower <= 1e-10 * upper:
-        status = "Optimal: no integers in the box have an error below upper (1 - 1e-10)."
-    else:
-        status = (
-            "Optimal but for rounding: the error all but vanishes, and float64 resolves it to "
-            "upper - lower. No integers in the box have an error below lower."
-        )
-    return Result("exact", lower, upper, solution, status, integers, dual, channel.nodes)
+        return replace(found, status=_STOPPED.format(channel.nodes))
+    if not found.proven:
+        return replace(found, status=_ROUNDED, resolution=found.gap)
+    return found
 
 
 def _randomized(problem, n_bits, scale, a, moments, rng):
@@ -201,12 +198,13 @@ def _randomized(problem, n_bits, scale, a, moments, rng):
     n = problem.n
     low, high = -(2.0 ** (n_bits - 1)), 2.0 ** (n_bits - 1) - 1
     x = moments[:n, n]
+    box = np.full(n, low), np.full(n, high)
     values, vectors = np.linalg.eigh(moments[:n, :n] - np.outer(x, x))
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     best, least = None, math.inf
-    for _ in range(_ROUNDS_PER_WEIGHT * n):
+    for _ in range(_SAMPLES * n):
         z = np.clip(np.rint(a + x + root @ rng.normal(size=n)), low, high)
-        descend(problem.gram, scale, problem.weight, z, np.full(n, low), np.full(n, high), False)
+        descend(problem.gram, scale, problem.weight, z, *box, False)
         error = problem.error(scale * z)
         if error < least:
             best, least = z, error

@@ -25,20 +25,22 @@ factorization with a margin for its rounding.
 """
 
 from contextlib import suppress
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
+from pqlib import accurate
 from pqlib.bounds import lattice_kernels as kernels
 from pqlib.layers.problem import LayerProblem
 
 _EPS = 2.0**-52
-_SHRINK = (0.0, *(10.0**e for e in range(-12, 0)), 1.0)  # of a multiplier too large by rounding
+# of a multiplier that rounding left too large
+_SHRINK = (0.0, *np.logspace(-12, -1, 34), *np.linspace(0.2, 1.0, 9))
 
 
-def certified_lower(
-    problem: LayerProblem, n_bits: int, scale: float, dual: Float[np.ndarray, "4 n"]
-) -> float:
+def certified_lower(problem: LayerProblem, n_bits: int, scale: float, dual: ArrayLike) -> float:
     """The lower bound that a dual point proves, >= 0; rounding is subtracted.
 
     Parameters
@@ -60,28 +62,55 @@ def certified_lower(
     return p.in_units(p.bound(dual[0] / p.unit, dual[1] / p.unit, dual[2], np.rint(dual[3])))
 
 
+@lru_cache(maxsize=16)
+def _shared(gram_bytes, n):
+    """A gram in units of 2^exponent, that exponent, and its `_lack`; kept for the next channels."""
+    gram = np.frombuffer(gram_bytes).reshape(n, n)
+    exponent = int(np.frexp(np.max(abs(gram)))[1])
+    gram = np.ldexp(gram, -exponent)
+    return gram, exponent, _lack(gram, np.zeros(n), np.zeros(n))
+
+
+def _lack(gram, lam, nu):
+    """e with G - diag(lambda) + diag(nu) + diag(e) certainly positive semidefinite, mostly 0.
+
+    Where floating-point Cholesky of A succeeds, A + E is positive semidefinite for an E with
+    |E_ij| <= gamma sqrt(A_ii A_jj), so A + n gamma diag(A) is (Higham 2002, theorem 10.3).
+    """
+    n = len(gram)
+    matrix = gram - np.diag(lam) + np.diag(nu)
+    diagonal = np.maximum(np.diag(gram), 0.0) + nu
+    diagonal = np.where(matrix.any(axis=1), np.maximum(diagonal, 1e-12), 0.0)
+    live = np.flatnonzero(diagonal)
+    matrix, live_diagonal = matrix[np.ix_(live, live)], diagonal[live]
+    margin = n * (n + 4) * _EPS
+    added = 0.0
+    while not kernels.has_cholesky(
+        matrix + np.diag((added - margin * (1 + added)) * live_diagonal)
+    ):
+        added = max(4 * added, margin)
+    return added * diagonal
+
+
 class _Scaled:
     """A problem in whole-number units, errors divided by ``unit``."""
 
     def __init__(self, problem, n_bits, scale):
-        size = float(np.max(abs(problem.gram)))
-        exponent = int(np.frexp(size)[1]) if size > 0 else 0
-        self.unit = float(np.ldexp(scale * scale, exponent))
-        self.gram = np.ldexp(problem.gram, -exponent)
         self.n = problem.n
+        self.gram, exponent, self.lack = _shared(problem.gram.tobytes(), self.n)
+        self.unit = float(np.ldexp(scale * scale, exponent))
+        self.live = self.gram.any(axis=1)  # multipliers of the others count as 0
         self.t = problem.weight / scale
         self.low, self.high = -(2.0 ** (n_bits - 1)), 2.0 ** (n_bits - 1) - 1
 
     def in_units(self, bound):
-        return max(bound * self.unit * (1 - 4 * _EPS), 0.0)
+        return max(float(bound * self.unit * (1 - 4 * _EPS)), 0.0)
 
     def bound(self, multiplier, box_multiplier, x, a):
         """L at x and its least change over the box, less all that rounding can amount to."""
-        lam, nu = np.maximum(multiplier, 0.0), np.maximum(box_multiplier, 0.0)
-        d = x - self.t
-        back = d - x
-        lost = (x - (d - back)) + (-self.t - back)
-        value, v = kernels.quadratic(self.gram, d, lost)
+        lam = np.where(self.live, np.maximum(multiplier, 0.0), 0.0)
+        nu = np.where(self.live, np.maximum(box_multiplier, 0.0), 0.0)
+        value, v = accurate.quadratic(self.gram, x, self.t)
         inner = lam * (x - a) * (x - a - 1)
         outer = nu * (x - self.low) * (x - self.high)
         reach = 4 * (1 + abs(x) + abs(a) + abs(self.low))
@@ -91,32 +120,16 @@ class _Scaled:
         width = np.maximum(abs(x - self.low), abs(x - self.high))
         rounding = 8 * _EPS * (abs(value) + size @ reach + (abs(v) + size) @ width)
         rounding += 2 * self.n * _EPS * (abs(inner).sum() + abs(outer).sum() + abs(change).sum())
-        lack = self._lack(lam, nu) @ width**2
-        bound = float(value - inner.sum() + outer.sum() + change.sum() - rounding - lack)
+        lack = _lack(self.gram, lam, nu) if lam.any() or nu.any() else self.lack
+        bound = float(value - inner.sum() + outer.sum() + change.sum() - rounding)
+        bound -= float(lack @ width**2)
         # scale z - w is scale (z - t) but for rounding: in the norm of P, or by its slope
         blur = 2 * _EPS * (abs(self.t) + abs(self.low))
-        if bound <= 0.0 or not self._lack(np.zeros(self.n), np.zeros(self.n)).any():
+        if bound <= 0.0 or not self.lack.any():
             moved = np.sqrt(blur @ abs(self.gram) @ blur)
             return max(np.sqrt(max(bound, 0.0)) - moved, 0.0) ** 2
         far = np.maximum(abs(self.low - self.t), abs(self.high - self.t))
         return bound - float((2 * far + blur) @ abs(self.gram) @ blur)
-
-    def _lack(self, lam, nu):
-        """e with M + diag(e) certainly positive semidefinite, mostly 0.
-
-        Where floating-point Cholesky of A succeeds, A + E is positive semidefinite for an E with
-        |E_ij| <= gamma sqrt(A_ii A_jj), so A + n gamma diag(A) is (Higham 2002, theorem 10.3).
-        """
-        matrix = self.gram - np.diag(lam) + np.diag(nu)
-        diagonal = np.maximum(np.diag(self.gram), 0.0) + nu
-        diagonal = np.where(matrix.any(axis=1), np.maximum(diagonal, 1e-12), 0.0)
-        live = np.flatnonzero(diagonal)
-        matrix, live_diagonal = matrix[np.ix_(live, live)], diagonal[live]
-        margin = self.n * (self.n + 4) * _EPS
-        added = 0.0
-        while not kernels.has_cholesky(matrix + np.diag((added - margin) * live_diagonal)):
-            added = max(4 * added, margin)
-        return added * diagonal
 
     def dual(self, multiplier, box_multiplier, a):
         """The best dual point from a solver's multipliers, x rebuilt from them.
@@ -171,28 +184,35 @@ def sdp_dual(
     p = _Scaled(problem, n_bits, scale)
     a = np.floor(p.t)
     a = np.clip(a, p.low, p.high - 1) if box else a
-    tau, low, high = p.t - a, p.low - a, p.high - a
-    lam, s = cp.Variable(p.n, nonneg=True), cp.Variable()
-    diagonal, side = -lam, lam / 2 - p.gram @ tau
-    corner = float(tau @ p.gram @ tau) - s
-    nu = cp.Variable(p.n, nonneg=True) if box else None
+    m = int(p.live.sum())
+    gram, tau = p.gram[np.ix_(p.live, p.live)], (p.t - a)[p.live]
+    multiplier, box_multiplier = np.zeros(p.n), np.zeros(p.n)
+    corner_of = np.append(np.where(p.live, p.t - a, 0.0), 1.0)
+    moments = np.outer(corner_of, corner_of)
+    if m == 0:
+        return p.dual(multiplier, box_multiplier, a), moments
+    lam, s = cp.Variable(m, nonneg=True), cp.Variable()
+    diagonal, side, corner = -lam, lam / 2 - gram @ tau, float(tau @ gram @ tau) - s
     if box:
-        diagonal = diagonal + nu
+        low, high = (p.low - a)[p.live], (p.high - a)[p.live]
+        nu = cp.Variable(m, nonneg=True)
+        diagonal, corner = diagonal + nu, corner + nu @ (low * high)
         side = side - cp.multiply(nu, (low + high) / 2)
-        corner = corner + nu @ (low * high)
     block = cp.bmat(
         [
-            [p.gram + cp.diag(diagonal), cp.reshape(side, (p.n, 1), order="C")],
-            [cp.reshape(side, (1, p.n), order="C"), cp.reshape(corner, (1, 1), order="C")],
+            [gram + cp.diag(diagonal), cp.reshape(side, (m, 1), order="C")],
+            [cp.reshape(side, (1, m), order="C"), cp.reshape(corner, (1, 1), order="C")],
         ]
     )
     semidefinite = block >> 0
     program = cp.Problem(cp.Maximize(s), [semidefinite])
     with suppress(cp.SolverError):  # without multipliers: the bound of lambda = nu = 0
         program.solve(solver=cp.CLARABEL)
-    multiplier = np.zeros(p.n) if lam.value is None else lam.value
-    box_multiplier = np.zeros(p.n) if nu is None or nu.value is None else nu.value
-    moments = semidefinite.dual_value
-    if moments is None or not np.isfinite(moments).all():
-        moments = np.outer(np.append(tau, 1.0), np.append(tau, 1.0))
+    if lam.value is not None:
+        multiplier[p.live] = lam.value
+        if box:
+            box_multiplier[p.live] = nu.value
+    found = semidefinite.dual_value
+    if found is not None and np.isfinite(found).all():
+        moments[np.ix_(*[np.append(p.live, True)] * 2)] = found
     return p.dual(multiplier, box_multiplier, a), moments

@@ -27,6 +27,13 @@ class Result:
         A point from which anyone can recompute ``lower``; what it is depends on the method.
     nodes : int
         Nodes of a search tree, 0 where there is none.
+    n_nonzero : int or None
+        The budget of a pruning problem.
+    n_bits, scale : int, float, or None
+        The grid of a quantization problem.
+    resolution : float
+        What rounding leaves open of a search that was completed; 0 but for a singular gram or an
+        error that all but vanishes beside the channel's energy.
     """
 
     method: str
@@ -37,6 +44,10 @@ class Result:
     integers: Int[np.ndarray, " n"] | None = None
     dual: Float[np.ndarray, "..."] | None = None
     nodes: int = 0
+    n_nonzero: int | None = None
+    n_bits: int | None = None
+    scale: float | None = None
+    resolution: float = 0.0
 
     @property
     def gap(self) -> float:
@@ -45,5 +56,5 @@ class Result:
 
     @property
     def proven(self) -> bool:
-        """Whether ``solution`` is optimal within 1e-10 of its error."""
-        return self.gap <= 1e-10 * self.upper
+        """Whether ``solution`` is optimal within 1e-10 of its error, or within ``resolution``."""
+        return self.gap <= 1e-10 * self.upper + self.resolution

@@ -175,11 +175,12 @@ def search(problem, tree, s, origin, slope, ends, looks, limits, state, z, upper
     n = s.size
     ahead = gains.size > 0
     radius = _radius(upper, limits)
-    d = np.empty(n)
+    d, square = np.empty(n), np.empty(n)
+    half = slope / (2.0 * squares)
     k = level[0]
     nodes = 0
     while k < n and nodes < budget:
-        middle = s[k] + pull[k, k] - slope[k] / (2.0 * squares[k])
+        middle = s[k] + pull[k, k] - half[k]
         if _goes_up(middle, above[k], below[k], ends[0, k], ends[1, k]):
             y[k] = above[k]
             above[k] += 1.0
@@ -202,21 +203,22 @@ def search(problem, tree, s, origin, slope, ends, looks, limits, state, z, upper
         if k > 0:
             if ahead:
                 move = y[k] - centre[k, k]
-                least = together = 0.0
                 for i in range(k):
                     c = centre[k, i] + gains[k, i] * move
                     centre[k - 1, i] = c
-                    far = abs(c - min(max(np.rint(c), ends[0, i]), ends[1, i])) - margin
-                    if far > 0.0:
-                        least = max(least, far * far * weights[k - 1, i])
-                        together += far * far * floor[i]
+                    far = max(abs(c - min(max(np.rint(c), ends[0, i]), ends[1, i])) - margin, 0.0)
+                    square[i] = far * far
+                least = together = 0.0
+                for i in range(k):
+                    least = max(least, square[i] * weights[k - 1, i])
+                    together += square[i] * floor[i]
                 if total + max(least, together) > radius:
                     continue
             for j in range(k):
                 pull[k - 1, j] = pull[k, j] - steps[k, j] * step
             cost[k] = total
             k -= 1
-            middle = s[k] + pull[k, k] - slope[k] / (2.0 * squares[k])
+            middle = s[k] + pull[k, k] - half[k]
             above[k], below[k] = _start(middle, ends[0, k], ends[1, k])
             continue
         inside = True

@@ -1,12 +1,14 @@
 """One output channel of a layer: what compressing its weights does to its output."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from pqlib._validation import as_finite_array
+from pqlib.accurate import quadratic
 
 _ASYMMETRY = 1e-9  # of the largest entry
 _NEGATIVE = 1e-9  # least eigenvalue allowed below zero, of the largest
@@ -55,7 +57,7 @@ class LayerProblem:
         off = float(np.max(abs(gram - gram.T)))
         if off > _ASYMMETRY * size:
             raise ValueError(f"gram must be symmetric, its halves differ by {off:g}; use X.T @ X")
-        gram = (gram + gram.T) / 2
+        gram = np.ascontiguousarray((gram + gram.T) / 2)
         least = float(np.linalg.eigvalsh(gram)[0])
         if least < -_NEGATIVE * size * weight.size:
             raise ValueError(
@@ -71,15 +73,24 @@ class LayerProblem:
     def n(self) -> int:
         return self.weight.size
 
-    @property
+    @cached_property
     def energy(self) -> float:
         """w' P w, the squared output of the trained channel."""
-        return float(self.weight @ self.gram @ self.weight)
+        return self.error(np.zeros(self.n))
+
+    @cached_property
+    def _scaled(self) -> tuple[int, np.ndarray]:
+        """The gram in units of a power of two, against overflow, and that power."""
+        power = int(np.frexp(np.max(abs(self.gram)))[1])
+        return power, np.ldexp(self.gram, -power)
 
     def error(self, w_hat: ArrayLike) -> float:
-        """(w_hat - w)' P (w_hat - w) for w_hat of shape (n,), recomputed directly; >= 0."""
+        """(w_hat - w)' P (w_hat - w) for w_hat of shape (n,), in twice the precision; >= 0."""
         w_hat = as_finite_array("w_hat", w_hat)
         if w_hat.shape != self.weight.shape:
             raise ValueError(f"w_hat must have shape {self.weight.shape}, got {w_hat.shape}")
-        difference = w_hat - self.weight
-        return max(float(difference @ self.gram @ difference), 0.0)
+        power, gram = self._scaled
+        half = int(np.frexp(max(np.max(abs(w_hat)), np.max(abs(self.weight))))[1])
+        value, _ = quadratic(gram, np.ldexp(w_hat, -half), np.ldexp(self.weight, -half))
+        with np.errstate(over="ignore"):
+            return max(float(np.ldexp(value, power + 2 * half)), 0.0)

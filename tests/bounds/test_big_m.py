@@ -101,7 +101,7 @@ def test_solvers_that_are_not_there_are_named(monkeypatch):
     with pytest.raises(ValueError, match=r"solver must be an installed one of .*got 'HIGHS'"):
         solve_pruning(relu_problem(4, 0), 2, "big_m", solver="HIGHS")
     monkeypatch.setattr(cp, "installed_solvers", lambda: ["CLARABEL"])
-    with pytest.raises(ValueError, match="pip install pyscipopt"):
+    with pytest.raises(ValueError, match=r"pip install 'pqlib\[bounds\]'"):
         solve_pruning(relu_problem(4, 0), 2, "big_m")
 
 

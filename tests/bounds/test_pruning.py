@@ -1,6 +1,8 @@
 """Exact pruning against brute force, and everything it must never say."""
 
 import itertools
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -23,7 +25,8 @@ def check(problem):
         assert result.lower <= optimum + allowed, (s, result, optimum)
         assert result.lower <= result.upper
         assert result.gap <= allowed, (s, result)
-        assert np.count_nonzero(result.solution) <= s
+        assert np.count_nonzero(result.solution) <= s and result.n_nonzero == s
+        assert result.proven and result.resolution <= 1e-11 * problem.energy
         scale = abs(problem.weight - result.solution) @ abs(problem.gram)
         rounding = 1e-14 * problem.n * scale @ abs(problem.weight - result.solution)
         assert result.upper == pytest.approx(problem.error(result.solution), rel=0, abs=rounding)
@@ -81,6 +84,7 @@ def test_no_heuristic_is_better(inputs):
                     assert exact.lower <= exact.upper <= found.upper + noise(problem, found.upper)
                     assert np.count_nonzero(found.solution) <= s
                     assert found.lower == 0 and found.status.startswith("A heuristic")
+                    assert (found.n_nonzero, found.resolution) == (s, 0.0)
 
 
 def test_heuristics_are_what_they_say():
@@ -93,6 +97,22 @@ def test_heuristics_are_what_they_say():
     assert np.array_equal(np.flatnonzero(fitted), largest)
     gradient = problem.gram @ (fitted - problem.weight)
     assert abs(gradient[largest]).max() < 1e-12 * abs(problem.gram).max()
+
+
+def test_only_big_m_needs_cvxpy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cvxpy", None)
+    monkeypatch.delitem(sys.modules, "pqlib.bounds.big_m", raising=False)
+    problem = make("relu", "normal", 6, 0)
+    for method in ("exact", *HEURISTICS):
+        assert solve_pruning(problem, 2, method).upper > 0
+    with pytest.raises(ImportError, match=r"needs cvxpy .*pip install 'pqlib\[bounds\]'"):
+        solve_pruning(problem, 2, "big_m")
+
+
+def test_importing_does_not_load_cvxpy():
+    code = "import sys, pqlib.bounds.pruning; print('cvxpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 # What a search may not claim

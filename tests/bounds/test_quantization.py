@@ -1,10 +1,12 @@
 """Exact integer least squares against brute force; heuristics; budgets; bad input."""
 
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import cache
 
 import numpy as np
 import pytest
+from relu_cases import relu_gram
 
 from pqlib import optimal_scale
 from pqlib.bounds import lattice, tree_kernels
@@ -15,8 +17,6 @@ from pqlib.layers.problem import LayerProblem
 
 QUICK = ("exact", "nearest", "feedback", "box_qp")
 
-pytestmark = pytest.mark.slow  # minutes, until its sizes are chosen
-
 
 @cache
 def box(n_bits, n):
@@ -26,8 +26,9 @@ def box(n_bits, n):
 
 def exactly(problem, scale, z):
     """The error in rational arithmetic, of the weights scale * z as float64 rounds them."""
-    d = [Fraction(float(x)) for x in scale * np.asarray(z) - problem.weight]
-    rows = [[Fraction(float(p)) for p in row] for row in problem.gram]
+    w_hat = (scale * np.asarray(z)).tolist()
+    d = [Fraction(a) - Fraction(b) for a, b in zip(w_hat, problem.weight.tolist(), strict=True)]
+    rows = [[Fraction(p) for p in row] for row in problem.gram.tolist()]
     return sum(
         a * p * b for a, row in zip(d, rows, strict=True) for p, b in zip(row, d, strict=True)
     )
@@ -104,6 +105,8 @@ def check(problem, n_bits, scale):
     assert found - optimum <= Fraction(1e-10) * unit
     assert exact.upper == problem.error(exact.solution)
     for method, result in results.items():
+        assert (result.method, result.n_bits, result.scale) == (method, n_bits, scale)
+        assert result.resolution <= 1e-13 * problem.energy
         assert Fraction(result.lower) <= optimum + Fraction(1e-22) * Fraction(problem.energy), (
             method
         )
@@ -119,7 +122,7 @@ def check(problem, n_bits, scale):
     assert results["box_qp"].lower == certified_lower(
         problem, n_bits, scale, results["box_qp"].dual
     )
-    assert exact.proven or "but for rounding" in exact.status
+    assert exact.proven and exact.resolution <= 1e-13 * problem.energy
     return exact
 
 
@@ -127,11 +130,11 @@ def check(problem, n_bits, scale):
 def test_exact_is_brute_force(kind):
     rng = np.random.default_rng(KINDS.index(kind))
     proven = 0
-    for _ in range(80):
+    for _ in range(50):
         n_bits = int(rng.integers(2, 9))
         n = int(rng.integers(1, 12 // n_bits + 1))
         proven += check(*_args(kind, rng, n, n_bits)).proven
-    assert proven >= 40  # the others' errors vanish but for rounding
+    assert proven >= 25  # the others' errors vanish but for rounding
 
 
 def _args(kind, rng, n, n_bits):
@@ -151,7 +154,8 @@ def test_exact_is_brute_force_up_to_a_million_points(kind):
 def channel_of(problem, n_bits, scale):
     low, high = -(2 ** (n_bits - 1)), 2 ** (n_bits - 1) - 1
     channel = lattice.Channel(chunk_of(problem.gram), problem.weight, low, high, scale)
-    channel.prepare()
+    channel.relax()
+    channel.place()
     return channel
 
 
@@ -178,12 +182,13 @@ def reports(channel, placed, keep, budget, most):
                 channel.offer(z)
 
 
+@pytest.mark.parametrize("times", [10, pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_tree_misses_no_point(kind):
+def test_each_tree_misses_no_point(kind, times):
     """Heuristics find most optima of small problems: here the trees alone list whole ellipsoids."""
     rng = np.random.default_rng(200 + KINDS.index(kind))
     listed = complete = 0
-    for _ in range(40):
+    for _ in range(times):
         n_bits = int(rng.integers(2, 6))
         n = int(rng.integers(1, 12 // n_bits + 1))
         problem, scale = instance(kind, rng, n, n_bits)
@@ -209,18 +214,23 @@ def test_each_tree_misses_no_point(kind):
                 assert sure <= points
                 complete += 1
                 listed += len(points)
-    assert complete >= 20 or kind in ("same rows", "duplicated")
-    assert listed >= 1000 or kind in ("same rows", "duplicated", "dead")
+    assert complete >= times / 2 or kind in ("same rows", "duplicated")
+    assert listed >= 25 * times or kind in ("same rows", "duplicated", "dead")
 
 
 def relu_problems(seed, n, n_bits, n_channels):
-    """Correlated ReLU activations, condition about 1e3, and channels at the tensor's scale."""
+    """Correlated ReLU activations of condition 1e3, and channels at the tensor's scale."""
     rng = np.random.default_rng(seed)
-    mixed = correlated(rng, n, 1e3, 2000)
-    x = np.maximum(mixed / mixed.std(0) + rng.normal(size=n) * 0.3, 0)
-    weights = rng.normal(size=(n_channels, n))
-    scale = optimal_scale(weights, n_bits)
-    return [LayerProblem(x.T @ x, w) for w in weights], scale
+    gram, weights = relu_gram(rng, n, 1e3), rng.normal(size=(n_channels, n))
+    return [LayerProblem(gram, w) for w in weights], optimal_scale(weights, n_bits)
+
+
+@pytest.mark.parametrize("condition", [1, 10, 1e3, 1e5])
+def test_relu_grams_have_the_condition_asked_for(condition):
+    for n in (1, 2, 16, 40):
+        gram = relu_gram(np.random.default_rng(n), n, condition)
+        assert np.linalg.cond(gram) == pytest.approx(condition if n > 1 else 1, rel=1e-6)
+        assert np.array_equal(gram, gram.T)
 
 
 @pytest.mark.parametrize(("n", "n_bits"), [(16, 2), (20, 3), (24, 4), (24, 8)])
@@ -296,13 +306,22 @@ def test_dead_inputs_round_to_nearest():
     assert nothing.proven and nothing.upper == 0 and nothing.integers.tolist() == [0, 1]
 
 
+def test_a_gram_indefinite_by_rounding():
+    """What LayerProblem lets pass: P + ridge must be positive definite all the same."""
+    rng = np.random.default_rng(3)
+    for negative in (1e-12, 2e-10, 3e-9):
+        x = rng.normal(size=(2, 4))
+        gram = x.T @ x
+        gram -= negative * np.max(abs(gram)) * np.eye(4)
+        check(LayerProblem((gram + gram.T) / 2, rng.normal(size=4)), 3, 0.5)
+
+
 def test_error_feedback_by_hand():
     """The second, cheaper one is rounded first, then the other makes up for it."""
     problem = LayerProblem([[1.0, 0.9], [0.9, 1.0]], [0.4, 0.9])
     result = solve_quantization(problem, 4, 1.0, "feedback")
     assert result.integers.tolist() == [0, 1]  # 0.4 moves to 0.31
-    far = LayerProblem([[1.0, 0.9], [0.9, 1.0]], [0.45, 0.9])
-    far = LayerProblem(far.gram, [0.45, 1.2])
+    far = LayerProblem(problem.gram, [0.45, 1.2])
     assert solve_quantization(far, 4, 1.0, "feedback").integers.tolist() == [1, 1]  # 0.45 to 0.63
 
 
@@ -367,3 +386,12 @@ def test_bad_input_is_named(case):
     arguments, keywords, error, message = BAD[case]
     with pytest.raises(error, match=message):
         solve_quantization(*arguments, **keywords)
+
+
+def test_threads_do_not_disturb_each_other():
+    problems, scale = relu_problems(10, 28, 3, 12)
+    alone = [solve_quantization(p, 3, scale) for p in problems]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda p: solve_quantization(p, 3, scale), problems))
+    for a, b in zip(alone, together, strict=True):
+        assert np.array_equal(a.integers, b.integers) and a.nodes == b.nodes

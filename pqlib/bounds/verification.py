@@ -1,0 +1,140 @@
+"""What a result's claim rests on, checked again from the problem alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pqlib._validation import check_integer
+from pqlib.bounds.pruning_proof import reprove_pruning
+from pqlib.bounds.quantization_bounds import certified_lower
+from pqlib.bounds.quantization_proof import TOLERANCE, reprove_quantization
+from pqlib.bounds.result import Result
+from pqlib.layers.problem import LayerProblem
+
+DUAL, REPROVED, FEASIBLE, REFUTED = "dual", "re-proved", "feasible only", "refuted"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What `verify` found.
+
+    Attributes
+    ----------
+    kind : {"dual", "re-proved", "feasible only", "refuted"}
+        "dual": ``Result.dual`` proves the lower bound, and anyone can recompute it. "re-proved": a
+        second, independent search found nothing below it. "feasible only": the solution is one and
+        its error is right, but nothing more was shown. "refuted": something claimed is wrong.
+    lower : float
+        What was shown: no solution of the problem has a smaller error. 0 if nothing was.
+    status : str
+        A sentence.
+    """
+
+    kind: str
+    lower: float
+    status: str
+
+
+def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> Certificate:
+    """Check a solver's result against its problem: the solution, then the lower bound.
+
+    Parameters
+    ----------
+    result : Result
+        Of `solve_pruning` or `solve_quantization`; it says which budget or grid it is for.
+    problem : LayerProblem
+        The problem that it claims to solve.
+    max_nodes : int >= 1, default 1e8
+        Of the second search; some seconds.
+
+    Returns
+    -------
+    Certificate
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the result is of another size, or does not say which problem it solved.
+
+    Notes
+    -----
+    1. The solution must be feasible (at most ``n_nonzero`` non-zeros; scale times integers in the
+       box) and ``upper`` its error. 2. If a dual point is given, its bound is recomputed, see
+       `pqlib.bounds.quantization_bounds`. 3. What it does not prove is put to another algorithm,
+       `pqlib.bounds.quantization_proof` or `pqlib.bounds.pruning_proof`: of an optimum it shows
+       that no solution is better by more than 1e-10 of it (and ``Result.resolution``).
+
+    An exhaustive search leaves nothing that could be checked in less time than it took. This is why
+    an optimum is proven twice, along different ways, instead of taken on trust.
+
+    Examples
+    --------
+    >>> from pqlib import LayerProblem, solve_quantization, verify
+    >>> problem = LayerProblem([[2.0, 1.0], [1.0, 2.0]], [1.2, 0.3])
+    >>> verify(solve_quantization(problem, n_bits=3, scale=1.0), problem).kind
+    're-proved'
+    >>> verify(solve_quantization(problem, n_bits=3, scale=1.0, method="box_qp"), problem).kind
+    'dual'
+    """
+    if not isinstance(result, Result):
+        raise TypeError(f"result must be a Result of a solver, got {result!r}")
+    if not isinstance(problem, LayerProblem):
+        raise TypeError(f"problem must be a LayerProblem(gram, weight), got {problem!r}")
+    max_nodes = check_integer("max_nodes", max_nodes, low=1, high=10**18)
+    if (result.n_nonzero is None) == (result.n_bits is None or result.scale is None):
+        raise ValueError(
+            "result must say which problem it solved, by n_nonzero or by n_bits and scale; "
+            f"got {result.n_nonzero}, {result.n_bits}, {result.scale}"
+        )
+    if result.solution is not None:
+        wrong = _wrong_solution(result, problem)
+        if wrong:
+            return Certificate(REFUTED, 0.0, wrong)
+    shown = 0.0
+    if result.dual is not None:
+        shown = certified_lower(problem, result.n_bits, result.scale, result.dual)
+        if shown >= result.lower * (1 - 1e-12):
+            return Certificate(DUAL, shown, "The dual point proves the lower bound.")
+    claim = result.upper - result.resolution if result.proven else result.lower
+    if claim <= 0.0:
+        if result.proven:
+            return Certificate(DUAL, 0.0, "The error is 0, or all that float64 resolves.")
+        return Certificate(FEASIBLE, 0.0, "The solution's error is right; no bound was claimed.")
+    if result.n_bits is None:
+        right = reprove_pruning(problem, result.n_nonzero, claim, max_nodes=max_nodes)
+    else:
+        right = reprove_quantization(
+            problem, result.n_bits, result.scale, claim, max_nodes=max_nodes
+        )
+    if right is None:
+        status = f"The second search ended after {max_nodes} nodes without an answer; allow more."
+        return Certificate(FEASIBLE, shown, status)
+    if not right:
+        return Certificate(REFUTED, shown, f"A solution with an error below {claim!r} exists.")
+    what = "the solution is optimal" if result.proven else "the lower bound holds"
+    status = f"A second, independent search found nothing better: {what} within 1e-10."
+    proven = claim * (1 - TOLERANCE)
+    if result.n_bits is None:
+        proven -= 1e-13 * problem.energy  # what the second search allows for rounding
+    return Certificate(REPROVED, max(shown, proven), status)
+
+
+def _wrong_solution(result, problem):
+    """What is wrong with the solution, or an empty string."""
+    w_hat = result.solution
+    error = problem.error(w_hat)
+    if abs(error - result.upper) > 1e-12 * error:
+        return f"The error of the solution is {error!r}, not {result.upper!r}."
+    if result.lower > result.upper:
+        return f"lower = {result.lower!r} exceeds upper = {result.upper!r}."
+    if result.n_bits is None:
+        kept = int(np.count_nonzero(w_hat))
+        if kept > result.n_nonzero:
+            return f"The solution has {kept} non-zeros, more than {result.n_nonzero}."
+        return ""
+    z, half = result.integers, 2 ** (result.n_bits - 1)
+    if z.min() < -half or z.max() >= half:
+        return f"The integers reach from {z.min()} to {z.max()}, beyond {result.n_bits} bits."
+    if not np.array_equal(w_hat, result.scale * z):
+        return "The solution is not scale times integers."
+    return ""

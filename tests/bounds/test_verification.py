@@ -1,0 +1,143 @@
+"""verify: what it confirms, and the lies it does not believe."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from relu_cases import relu_gram
+
+from pqlib import LayerProblem, Result, pruning_curve, solve_pruning, solve_quantization, verify
+
+N_BITS, SCALE = 3, 0.4
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(1)
+    return LayerProblem(relu_gram(rng, 14, 1e3), rng.normal(size=14))
+
+
+@pytest.fixture(scope="module")
+def quantized(problem):
+    return solve_quantization(problem, N_BITS, SCALE)
+
+
+@pytest.fixture(scope="module")
+def pruned(problem):
+    return solve_pruning(problem, 6)
+
+
+def test_an_optimum_is_reproved(problem, quantized, pruned):
+    for result in (quantized, pruned):
+        certificate = verify(result, problem)
+        assert certificate.kind == "re-proved", certificate
+        assert result.upper * (1 - 1e-9) <= certificate.lower <= result.upper
+
+
+def test_a_curve_is_reproved(problem):
+    kinds = [verify(result, problem).kind for result in pruning_curve(problem)]
+    assert kinds == ["re-proved"] * problem.n + ["dual"]  # no error at all
+
+
+@pytest.mark.parametrize("method", ["nearest", "feedback", "box_qp"])
+def test_a_dual_is_recomputed(problem, method):
+    result = solve_quantization(problem, N_BITS, SCALE, method)
+    certificate = verify(result, problem)
+    assert certificate.kind == "dual"
+    assert certificate.lower == pytest.approx(result.lower, rel=1e-12)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "magnitude_refit", "backward"])
+def test_a_heuristic_of_pruning_is_feasible_only(problem, method):
+    certificate = verify(solve_pruning(problem, 6, method), problem)
+    assert (certificate.kind, certificate.lower) == ("feasible only", 0.0)
+
+
+def test_an_interval_is_checked_too(problem, quantized, pruned):
+    """A bound that holds is confirmed, whether a dual or a second search shows it."""
+    bounded = replace(pruned, lower=0.9 * pruned.upper, status="Stopped")
+    assert verify(bounded, problem).kind == "re-proved"
+    bounded = replace(quantized, lower=0.9 * quantized.upper, dual=None)
+    assert verify(bounded, problem).kind == "re-proved"
+
+
+def test_nodes_may_not_suffice(problem, quantized, pruned):
+    for result in (quantized, pruned):
+        certificate = verify(result, problem, max_nodes=1)
+        assert certificate.kind == "feasible only"
+        assert "allow more" in certificate.status
+
+
+def worse(result, problem):
+    """Lies about ``result``: what each claims, and what gives it away."""
+    grown = replace(result, upper=result.upper * 1.001, lower=result.upper * 1.001, dual=None)
+    yield replace(result, upper=result.upper * (1 - 1e-6)), "error of the solution"
+    yield replace(result, lower=2 * result.upper), "exceeds upper"
+    yield grown, "error of the solution"
+    yield replace(grown, solution=None, integers=None), "exists"
+
+
+def test_lies_are_refuted(problem, quantized, pruned):
+    for result in (quantized, pruned):
+        for lie, message in worse(result, problem):
+            certificate = verify(lie, problem)
+            assert certificate.kind == "refuted", (message, certificate)
+            assert message in certificate.status
+
+
+def test_heuristics_called_optimal_are_refuted(problem, quantized, pruned):
+    for optimum, lazy in (
+        (quantized, solve_quantization(problem, N_BITS, SCALE, "nearest")),
+        (pruned, solve_pruning(problem, 6, "magnitude_refit")),
+    ):
+        assert lazy.upper > optimum.upper * (1 + 1e-6)
+        lie = replace(lazy, lower=lazy.upper, method="exact")
+        assert verify(lie, problem).kind == "refuted"
+
+
+def test_infeasible_solutions_are_refuted(problem, quantized, pruned):
+    assert "non-zeros" in verify(replace(pruned, n_nonzero=5), problem).status
+    z = np.where(np.arange(14) == 3, 9, quantized.integers)
+    beyond = replace(quantized, integers=z, solution=SCALE * z, upper=problem.error(SCALE * z))
+    assert "beyond 3 bits" in verify(beyond, problem).status
+    other = replace(quantized, integers=np.zeros(14, np.int64))
+    assert "scale times integers" in verify(other, problem).status
+
+
+def test_a_false_dual_proves_nothing(problem):
+    """Multipliers too large for P leave no bound, whatever a solver said."""
+    honest = solve_quantization(problem, N_BITS, SCALE, "box_qp")
+    dual = honest.dual.copy()
+    dual[0] = 100 * SCALE**2 * np.trace(problem.gram)
+    assert verify(replace(honest, dual=dual, lower=problem.energy), problem).kind == "refuted"
+
+
+def test_another_problem_is_noticed(problem, quantized):
+    other = LayerProblem(problem.gram, 2 * problem.weight)
+    assert verify(quantized, other).kind == "refuted"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"n_nonzero": None}, ValueError, "which problem it solved"),
+        ({"n_bits": 3, "scale": 1.0}, ValueError, "which problem it solved"),
+    ],
+)
+def test_results_must_say_what_they_solve(problem, pruned, change, error, message):
+    with pytest.raises(error, match=message):
+        verify(replace(pruned, **change), problem)
+
+
+def test_bad_input_is_named(problem, pruned):
+    with pytest.raises(TypeError, match="result must be a Result"):
+        verify("optimal", problem)
+    with pytest.raises(TypeError, match="problem must be a LayerProblem"):
+        verify(pruned, np.eye(2))
+    with pytest.raises(ValueError, match="max_nodes"):
+        verify(pruned, problem, max_nodes=0)
+    with pytest.raises(ValueError, match="w_hat must have shape"):
+        verify(pruned, LayerProblem(np.eye(2), [1.0, 2.0]))
+    bare = Result("mine", 0.0, 1.0, np.zeros(14), "")
+    with pytest.raises(ValueError, match="which problem"):
+        verify(bare, problem)
