@@ -10,7 +10,7 @@ d = w_hat - w and C = P^-1, Cauchy's inequality in the norm of P gives
     d_j^2 = (e_j' d)^2 <= (e_j' C e_j) (d' P d) <= C_jj U,
 
 so that w_hat_j lies within sqrt(C_jj U) of w_j, or is 0: l_j = min(0, w_j - sqrt(C_jj U)) and
-u_j = max(0, w_j + sqrt(C_jj U)). Where P is singular, P + e I and U + 1e6 e |w|^2 stand in their
+u_j = max(0, w_j + sqrt(C_jj U)). Where P is singular, P + e I and U + 1e6 e \|w\|^2 stand in their
 place, for changes of the weights as bounded in `pqlib.bounds.pruning_search`.
 """
 

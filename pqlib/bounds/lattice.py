@@ -1,4 +1,4 @@
-"""Integer least squares in a box: what is shared by a chunk, one channel, and its search.
+r"""Integer least squares in a box: what is shared by a chunk, one channel, and its search.
 
 The problem is min (sigma z - w)' P (sigma z - w) over whole z, l <= z <= u.
 
@@ -29,11 +29,12 @@ size of the box. Inputs that are always 0 are left out; inputs whose rows of P a
 by their sum, and become one whole number with the box [m l, m u].
 
 **Rounding.** A tree's form differs from the exact one by the error of its Cholesky factor, at most
-gamma |R|' |R| by entry (Higham 2002, theorem 10.3, gamma = (n + 4) 2^-52), and by that of its sums,
-in norm at most gamma || |R| |y - s| ||. Both are at most gamma nu^2 and gamma nu times the form,
-nu = || |R| |R^-1| ||, or as much as the box allows, whichever is less; twice that is added to the
-radius. Gradients, U' P U, the centre U^-1 x and the errors at leaves are summed as if in twice the
-precision. So no z in the box with an error below upper (1 - TOLERANCE) is missed.
+gamma \|R\|' \|R\| by entry (Higham 2002, theorem 10.3, gamma = (n + 4) 2^-52), and by that of its
+sums, in norm at most gamma \|\| \|R\| \|y - s\| \|\|. Both are at most gamma nu^2 and gamma nu
+times the form, nu = \|\| \|R\| \|R^-1\| \|\|, or as much as the box allows, whichever is less;
+twice that is added to the radius. Gradients, U' P U, the centre U^-1 x and the errors at leaves are
+summed as if in twice the precision. So no z in the box with an error below upper (1 - TOLERANCE) is
+missed.
 """
 
 import time

@@ -19,8 +19,8 @@ may differ from zero:
 This is the dual of the perspective relaxation, the least of y'Qy + sum D_j y_j^2 / z_j - 2 b'y + E
 over y and z in [0, 1] with sum z <= s (Frangioni and Gentile, Mathematical Programming 106, 2006;
 Xie and Deng, SIAM Journal on Optimization 30, 2020). Alternating steps approach the best x: at
-fixed z, x solves (Q + diag(D / z)) x = b; at fixed x, z is proportional to sqrt(D_j) |x_j|, cut at
-1. No x exceeds the relaxation at the present z, E - b'x: where that is too low, the branch is
+fixed z, x solves (Q + diag(D / z)) x = b; at fixed x, z is proportional to sqrt(D_j) \|x_j\|, cut
+at 1. No x exceeds the relaxation at the present z, E - b'x: where that is too low, the branch is
 split. A weight outside the s largest is dropped if its exchange for the s-th lifts the bound to the
 limit. D serves at all nodes, as the least of d'(P - diag(D))d over a d_j is no less without D_j. It
 is made once, by steps in each D_j that raise sum x_j^2 (1 / z_j - 1) D_j, the growth of the
@@ -28,17 +28,17 @@ relaxation, plus a falling multiple of logdet(P - diag(D)).
 
 **Order.** The free weight with the largest P_jj x_j^2 is kept first, and dropped afterwards.
 
-**Rounding.** P, scaled by powers of 2 to a diagonal in [1/2, 2], stands as P + e I with
-e = 4 n^2 u and u = 2^-53 (more if P is indefinite by rounding), so that Cholesky decompositions go
-through; with the check of D this costs 2 e |y|^2. Schur complements of [[P, b], [b', E]] are exact
-for a matrix that differs by 2 (n + 1) u sqrt(P_ii P_jj) (Higham, Accuracy and Stability of
-Numerical Algorithms, theorem 10.3); with the rounding of b and E this changes the error of y by at
-most 8 (n + 1) u (sum |y_j| + sum |w_j|)^2. Any y with error below U has d = y - w with
-d_j^2 <= (P^-1)_jj U and |d|^2 <= |P^-1| U, which bounds the loss for all of them at once: a branch
-ends where its bound exceeds U by that loss. The bound itself is rounded down. Supports left over
-are refitted in exact arithmetic; their error is flat at its minimum. Where P's condition number
-exceeds 1e9, only changes |d| <= 1000 |w| (weighted by P's diagonal) are looked at, and columns of a
-support may depend on each other within 1e-12.
+**Rounding.** P, scaled by powers of 2 to a diagonal in [1/2, 2], stands as P + e I with e = 4 n^2 u
+and u = 2^-53 (more if P is indefinite by rounding), so that Cholesky decompositions go through;
+with the check of D this costs 2 e \|y\|^2. Schur complements of [[P, b], [b', E]] are exact for a
+matrix that differs by 2 (n + 1) u sqrt(P_ii P_jj) (Higham, Accuracy and Stability of Numerical
+Algorithms, theorem 10.3); with the rounding of b and E this changes the error of y by at most 8 (n
++ 1) u (sum \|y_j\| + sum \|w_j\|)^2. Any y with error below U has d = y - w with d_j^2 <= (P^-1)_jj
+U and \|d\|^2 <= \|P^-1\| U, which bounds the loss for all of them at once: a branch ends where its
+bound exceeds U by that loss. The bound itself is rounded down. Supports left over are refitted in
+exact arithmetic; their error is flat at its minimum. Where P's condition number exceeds 1e9, only
+changes \|d\| <= 1000 \|w\| (weighted by P's diagonal) are looked at, and columns of a support may
+depend on each other within 1e-12.
 """
 
 from fractions import Fraction

@@ -30,11 +30,11 @@ their errors summed in twice the precision.
 
 **Singular P.** Inputs whose row of P is zero are dead: their weights become 0 at no cost. Where
 delta would exceed 0.1 (a condition number beyond some 1e11, or dependent inputs) the search runs on
-P + e I, scaled, with e just large enough. For a change d of the weights, d'Pd = d'(P + e I) d -
-e |d|^2, so that among changes with |d|^2 <= 1e6 |w|^2 (both weighted by P's diagonal) the search is
-still complete if 1e6 e |w|^2 is added to where branches end. The status says so. A bound on d is
-unavoidable: by weights large enough, inputs that differ only by rounding explain anything.
-"""
+P + e I, scaled, with e just large enough. For a change d of the weights, d'Pd = d'(P + e I) d - e
+\|d\|^2, so that among changes with \|d\|^2 <= 1e6 \|w\|^2 (both weighted by P's diagonal) the
+search is still complete if 1e6 e \|w\|^2 is added to where branches end. The status says so. A
+bound on d is unavoidable: by weights large enough, inputs that differ only by rounding explain
+anything."""
 
 import time
 from dataclasses import dataclass

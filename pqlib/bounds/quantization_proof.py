@@ -1,4 +1,4 @@
-"""A second way to prove an integer optimum, which shares no search with `pqlib.bounds.lattice`.
+r"""A second way to prove an integer optimum, which shares no search with `pqlib.bounds.lattice`.
 
 It is given the error ``upper`` of a solution, and has to show that no whole z in the box has
 f(z) = (scale z - w)' P (scale z - w) below upper (1 - 1e-10). It differs from the solver in all
@@ -20,7 +20,7 @@ that could hide the same mistake:
 
 **Rounding.** A triangular form of n rows is exact for a P (1 + delta) in the order of definite
 matrices, delta <= 64 n^2 2^-53 cond (Higham 2002, theorem 10.3, at unit diagonal), so the radius
-grows by delta of itself, and by 1e-13 of |d|' |P| |d|, d = x - t, for the rounding of f(x).
+grows by delta of itself, and by 1e-13 of \|d\|' \|P\| \|d\|, d = x - t, for the rounding of f(x).
 Where delta would exceed 0.01 the trees are those of P + e diag(P), which exceeds P within the box
 by at most e sum P_ii width_i^2; that is added to the radius.
 """
