@@ -1,6 +1,6 @@
 """The exact solvers of one channel, each against what a user would take instead.
 
-    python benchmarks/solvers.py [--instances 5] [--only scaling pruning quantization bound large]
+    python benchmarks/solvers.py [--instances 5] [--only scaling pruning ...] [--out FOLDER]
 
 scaling
     Milliseconds a channel of both problems by n, budget and condition of the gram, pqlib alone.
@@ -25,25 +25,30 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before numpy: threads would wait longer than they work
 
 import argparse
+import json
 import platform
+import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import cvxpy as cp
 import numpy as np
+import pandas as pd
 import pyscipopt
 
-import pqlib
 from pqlib import LayerProblem, optimal_scale, solve_pruning, solve_quantization
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from relu_cases import relu_gram
 
 BITS = (2, 3, 4, 6, 8)
+PACKAGES = ("numpy", "numba", "cvxpy", "clarabel", "pyscipopt")
 Solve = Callable[[LayerProblem], object]
+Row = dict[str, object]
 
 
 def channels(n: int, condition: float, seed: int, count: int) -> list[LayerProblem]:
@@ -141,58 +146,66 @@ def box_program(problem: LayerProblem, n_bits: int, scale: float) -> float:
     return program.solve(solver=cp.CLARABEL)
 
 
-def line(what: str, seconds: list[float], remark: str) -> str:
-    ms = [1e3 * s for s in seconds]
-    return f"{what:42} {statistics.median(ms):9.2f} {max(ms):10.1f}  {remark}"
-
-
 def pqlib_alone(
     sizes: tuple, conditions: tuple, instances: int, limit: float | None
-) -> Iterator[str]:
+) -> Iterator[Row]:
     """Both problems at all budgets; a gram for every (n, condition), ``instances`` channels."""
-    yield f"{'problem, n, condition, budgets':42} {'median ms':>9} {'worst ms':>10}"
     for n in sizes:
         for condition in conditions:
             problems = channels(n, condition, n, instances)
+            own = {"n": n, "condition": condition}
             counts = range(1, n) if n <= 36 else (n // 8, n // 4, 3 * n // 8, n // 2, 3 * n // 4)
-            runs = {"s = 1..n-1" if n <= 36 else f"s = {', '.join(map(str, counts))}": []}
-            for s in counts:
-                solve = lambda p, s=s: solve_pruning(p, s, max_seconds=limit)  # noqa: E731
-                runs[next(iter(runs))].append(clock(solve, problems))
+            timed = [
+                clock(lambda p, s=s: solve_pruning(p, s, max_seconds=limit), problems)
+                for s in counts
+            ]
+            budget = "s = 1..n-1" if n <= 36 else f"s = {', '.join(map(str, counts))}"
+            yield {"problem": "prune", **own, "budget": budget} | summary(timed)
             for b in BITS:
-                scale = scale_of(problems, b)
-                solve = lambda p, b=b, d=scale: solve_quantization(p, b, d, max_seconds=limit)  # noqa: E731
-                runs[f"b = {b}"] = [clock(solve, problems)]
-            for budget, timed in runs.items():
-                seconds = [s for some, _ in timed for s in some]
-                results = [r for _, some in timed for r in some]
-                unproven = sum(not r.proven for r in results)
-                kind = "quantize" if budget[0] == "b" else "prune"
-                remark = f"{len(results)} solved" + (f", {unproven} unproven" if unproven else "")
-                yield line(f"{kind} {n}, {condition:.0e}, {budget}", seconds, remark)
+                d = scale_of(problems, b)
+                timed = clock(
+                    lambda p, b=b, d=d: solve_quantization(p, b, d, max_seconds=limit), problems
+                )
+                yield {"problem": "quantize", **own, "budget": f"b = {b}"} | summary([timed])
 
 
-def scaling(instances: int, limit: float) -> Iterator[str]:
+def summary(timed: list[tuple[list[float], list]]) -> Row:
+    """Median and worst milliseconds, how many were solved and how many not proven."""
+    ms = [1e3 * second for seconds, _ in timed for second in seconds]
+    results = [result for _, found in timed for result in found]
+    return {
+        "median_ms": round(statistics.median(ms), 3),
+        "worst_ms": round(max(ms), 3),
+        "channels": len(results),
+        "unproven": sum(not r.proven for r in results),
+    }
+
+
+def scaling(instances: int, limit: float) -> Iterator[Row]:
     conditions = (1, 1e1, 1e2, 1e3, 1e4, 1e5)
     yield from pqlib_alone((16, 24, 32, 36), conditions, 2 * instances, None)
 
 
-def large(instances: int, limit: float) -> Iterator[str]:
+def large(instances: int, limit: float) -> Iterator[Row]:
     yield from pqlib_alone((48, 64, 80, 96), (1e2, 1e4), instances, 10.0)
 
 
-def side_by_side(cases: Iterator[tuple[str, Solve, Solve, list[LayerProblem]]]) -> Iterator[str]:
-    yield f"{'same channels':42} {'pqlib ms':>9} {'instead ms':>10} {'ratio':>8}"
+def side_by_side(cases: Iterator[tuple[str, Solve, Solve, list[LayerProblem]]]) -> Iterator[Row]:
     for what, ours, theirs, problems in cases:
         fast, found = clock(ours, problems)
-        start = time.perf_counter()
         slow, others = [], []
         for problem in problems:
             start = time.perf_counter()
             others.append(theirs(problem))
             slow.append(time.perf_counter() - start)
         a, b = 1e3 * statistics.median(fast), 1e3 * statistics.median(slow)
-        yield f"{what:42} {a:9.3f} {b:10.1f} {b / a:7,.0f}x  {agreement(found, others)}"
+        yield {
+            "what": what,
+            "pqlib_ms": round(a, 3),
+            "instead_ms": round(b, 1),
+            "ratio": round(b / a),
+            "remark": agreement(found, others),
+        }
 
 
 def agreement(found: list, others: list) -> str:
@@ -204,11 +217,11 @@ def agreement(found: list, others: list) -> str:
         pairs = [(r.upper, o[1]) for r, o in zip(found, others, strict=True) if o[1] == o[1]]
         ended = f"{len(pairs)} of {len(others)} ended in time; "
     if not pairs:
-        return ended
+        return ended.removesuffix("; ")
     return ended + f"optima agree to {max(abs(b / a - 1) for a, b in pairs):.0e}"
 
 
-def pruning(instances: int, limit: float) -> Iterator[str]:
+def pruning(instances: int, limit: float) -> Iterator[Row]:
     def cases():
         for n in (24, 32, 36):
             for s in (n // 4, n // 2):
@@ -222,7 +235,7 @@ def pruning(instances: int, limit: float) -> Iterator[str]:
     yield from side_by_side(cases())
 
 
-def quantization(instances: int, limit: float) -> Iterator[str]:
+def quantization(instances: int, limit: float) -> Iterator[Row]:
     def cases():
         for n in (24, 32, 36):
             for b in (2, 3, 4, 8):
@@ -238,7 +251,7 @@ def quantization(instances: int, limit: float) -> Iterator[str]:
     yield from side_by_side(cases())
 
 
-def bound(instances: int, limit: float) -> Iterator[str]:
+def bound(instances: int, limit: float) -> Iterator[Row]:
     def cases():
         for n in (24, 36):
             for b in (2, 4):
@@ -254,12 +267,13 @@ def bound(instances: int, limit: float) -> Iterator[str]:
     yield from side_by_side(cases())
 
 
+# name: the rows, and the file that holds them
 SECTIONS = {
-    "scaling": scaling,
-    "large": large,
-    "pruning": pruning,
-    "quantization": quantization,
-    "bound": bound,
+    "scaling": (scaling, "solvers_scaling.csv"),
+    "large": (large, "solvers_scaling.csv"),
+    "pruning": (pruning, "solvers_side_by_side.csv"),
+    "quantization": (quantization, "solvers_side_by_side.csv"),
+    "bound": (bound, "solvers_side_by_side.csv"),
 }
 
 
@@ -268,18 +282,27 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=5, help="channels a row (default 5)")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for SCIP (default 120)")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--out", type=Path, help="folder for the tables, with their provenance")
     options = parser.parse_args()
     if options.instances < 1:
         parser.error(f"--instances must be at least 1, got {options.instances}")
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, one thread")
-    print(
-        f"Python {platform.python_version()}, numpy {np.__version__}, cvxpy {cp.__version__}, "
-        f"pqlib {pqlib.__version__}; {options.instances} channels a row\n"
-    )
+    machine = {
+        "command": shlex.join(["python", "benchmarks/solvers.py", *sys.argv[1:]]),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, one thread",
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+    }
+    print(json.dumps(machine), "\n")
+    tables: dict[str, list[Row]] = {}
     for name in options.only:
-        for text in SECTIONS[name](options.instances, options.limit):
-            print(text, flush=True)
+        rows, file = SECTIONS[name]
+        for row in rows(options.instances, options.limit):
+            tables.setdefault(file, []).append(row)
+            print("  ".join(f"{value!s:>10}" for value in row.values()), flush=True)
         print()
+    for file, rows in tables.items() if options.out else ():
+        pd.DataFrame(rows).to_csv(options.out / file, index=False, lineterminator="\n")
+        (options.out / file).with_suffix(".json").write_text(json.dumps(machine, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -109,15 +109,17 @@ def _spread(z, which, live, n):
 
 @lru_cache(maxsize=16)
 def _shared(data, n):
-    """(P + ridge, ridge, dual LLL basis and its inverse) of a gram."""
+    """(P + ridge, ridge, dual LLL basis and its inverse); None if P is too far from definite."""
     gram = np.frombuffer(data).reshape(n, n)
-    diagonal = gram.diagonal()
-    root = np.sqrt(np.maximum(diagonal, 1e-300))
+    diagonal = np.maximum(gram.diagonal(), 1e-12 * np.max(abs(gram)))
+    root = np.sqrt(diagonal)
     for ridge in _RIDGES:
         regular = gram + np.diag(ridge * diagonal)
-        loss = 64 * n**2 * _UNIT_ROUNDOFF * np.linalg.cond(regular / np.outer(root, root))
-        if loss < _MOST_LOSS:
+        values = np.linalg.eigvalsh(regular / np.outer(root, root))
+        if values[0] > 64 * n**2 * _UNIT_ROUNDOFF / _MOST_LOSS * values[-1]:
             break
+    else:
+        return None
     factor = np.linalg.cholesky(regular).T
     backwards = np.ascontiguousarray(np.linalg.inv(factor).T[::-1, ::-1])
     basis, inverse, _ = lattice_kernels.lll(backwards, 0.99)
@@ -130,7 +132,10 @@ def _shared(data, n):
 
 def _trees(gram, t, low, high, least):
     """The radius, and both trees for `_walk` (one, where rounding would spoil the other)."""
-    regular, ridge, dual, undo = _shared(gram.tobytes(), t.size)
+    shared = _shared(gram.tobytes(), t.size)
+    if shared is None:
+        return np.inf, []
+    regular, ridge, dual, undo = shared
     factor = np.linalg.cholesky(regular).T
     x = lsq_linear(factor, factor @ t, (low - 1e-9, high + 1e-9), method="bvls").x
     x = np.clip(x, low, high)

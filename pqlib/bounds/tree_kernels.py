@@ -89,14 +89,13 @@ def descend(gram, scale, weight, z, low, high, pairs):
     v = np.empty(n)
     while True:
         d = scale * z - weight
-        size = 0.0
+        noise = 0.0
         for i in range(n):  # plain loops, since BLAS would wake its threads
-            v[i] = 0.0
+            v[i] = blur = 0.0
             for j in range(n):
-                term = gram[i, j] * d[j]
-                v[i] += term
-                size += abs(d[i] * term)
-        noise = 16.0 * _EPS * size
+                v[i] += gram[i, j] * d[j]
+                blur += abs(gram[i, j]) * (abs(scale * z[j]) + abs(weight[j]))
+            noise = max(noise, 16.0 * (n + 2) * _EPS * scale * blur)
         best, first, second, move_1, move_2 = -noise, -1, -1, 0, 0
         for i in range(n):
             for move in (-1, 1):

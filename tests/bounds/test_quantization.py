@@ -284,6 +284,14 @@ def test_all_ties_of_the_identity_are_one_node_deep():
     assert result.proven and result.upper == 9.0 and result.nodes < 2000
 
 
+@pytest.mark.parametrize("scale", [0.1, 0.3, 0.7, 0.001])
+def test_ties_far_from_zero_end(scale):
+    """Rounding makes either of two tied integers look better than the other: not for ever."""
+    for k in range(20, 127):
+        result = solve_quantization(LayerProblem([[1.0]], [(k + 0.5) * scale]), 8, scale)
+        assert result.proven and abs(result.integers[0] - k) <= 1
+
+
 def test_equal_inputs_are_one_variable():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(100, 6))

@@ -45,3 +45,17 @@ def test_proves_what_the_solver_found(condition, n_bits):
 
 def test_dead_inputs_cost_nothing():
     assert reprove_quantization(LayerProblem(np.zeros((2, 2)), [1.0, 2.0]), 4, 1.0, 0.0) is True
+
+
+def test_grams_indefinite_by_rounding_are_answered():
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        n, n_bits = int(rng.integers(2, 6)), int(rng.integers(2, 4))
+        x = rng.normal(size=(max(n // 2, 1), n))
+        gram = x.T @ x
+        gram -= np.eye(n) * 0.4e-9 * gram.max() * rng.random()
+        problem = LayerProblem(gram, rng.normal(size=n))
+        optimum = float(brute_force(problem, n_bits, 0.4))
+        if optimum > 1e-6 * problem.energy:
+            assert reprove_quantization(problem, n_bits, 0.4, optimum) is not False
+            assert reprove_quantization(problem, n_bits, 0.4, optimum * 1.001) is not True
