@@ -6,7 +6,7 @@ import numpy as np
 
 from pqlib._validation import check_choice, check_integer, check_number
 from pqlib.bounds.pruning_search import Channel
-from pqlib.bounds.result import Result
+from pqlib.bounds.result import MOST_RESOLUTION, Result
 from pqlib.layers.problem import LayerProblem
 
 METHODS = ("exact", "magnitude", "magnitude_refit", "backward", "big_m")
@@ -19,6 +19,10 @@ _ZERO = "The error is zero up to rounding: the inputs are dependent, and those k
 _ROUNDED = (
     "Optimal up to the rounding of the weights themselves: every other subset was ruled out, and "
     "the gap is what float64 weights cost."
+)
+_UNRESOLVED = (
+    "Undecided between lower and upper: the gram is singular or nearly so and the weights are so "
+    "large beside what they add up to that float64 cannot tell. Rescale or merge the inputs."
 )
 _FREE = "Optimal: nothing that matters has to be removed."
 _ALL = "Optimal: nothing may be kept."
@@ -163,8 +167,7 @@ def _exact(channel, n_nonzero, max_nodes, max_seconds, near=None):
     live = np.zeros(problem.n)
     live[prepared.alive] = problem.weight[prepared.alive]
     if np.count_nonzero(live) <= n_nonzero:
-        result = _result(channel, n_nonzero, 0.0, live, _FREE)
-        return replace(result, resolution=result.upper), None
+        return _result(channel, n_nonzero, 0.0, live, _FREE), None
     if n_nonzero == 0:
         return _result(channel, 0, np.inf, np.zeros(problem.n), _ALL), None
     n_remove = channel.n - n_nonzero
@@ -183,6 +186,8 @@ def _exact(channel, n_nonzero, max_nodes, max_seconds, near=None):
     lower, w_hat = channel.in_units(lower), channel.solution(removed)
     result = _result(channel, n_nonzero, lower, w_hat, status, nodes=nodes)
     if not out and not result.proven:
+        if result.gap > MOST_RESOLUTION * problem.energy:
+            return replace(result, status=_UNRESOLVED), removed
         status = _ROUNDED if status == _OPTIMAL else status
         result = replace(result, status=status, resolution=result.gap)
     return result, removed

@@ -11,7 +11,8 @@ import numpy as np
 
 from pqlib.compilation import compiled
 
-_DEPENDENT = 1e-12  # a pivot below this share of its diagonal: the column adds nothing
+_UNIT_ROUNDOFF = 2.0**-53
+_DEPENDENT = 1e-12  # a pivot below this share of its diagonal: the column may add nothing
 
 
 @compiled
@@ -49,8 +50,8 @@ def quadratic(gram, d):
 
 @compiled
 @no_type_check
-def _cholesky(a):
-    """Lower L with L L' = a; a column that depends on earlier ones becomes 0."""
+def _cholesky(a, dependent):
+    """Lower L with L L' = a; a column whose pivot is below ``dependent`` of its own becomes 0."""
     n = a.shape[0]
     factor = np.zeros((n, n))
     for i in range(n):
@@ -63,28 +64,16 @@ def _cholesky(a):
         pivot = a[i, i]
         for t in range(i):
             pivot -= factor[i, t] * factor[i, t]
-        if pivot > _DEPENDENT * a[i, i]:
+        if pivot > dependent * a[i, i]:
             factor[i, i] = np.sqrt(pivot)
     return factor
 
 
 @compiled
 @no_type_check
-def refit(gram, weight, kept):
-    """Least squares on a mask: (least error, the change d of the weights; d = -w off the mask).
-
-    Cholesky of P on the mask, columns that depend on earlier ones left alone; refined up
-    to twice with residuals in twice the precision. Any d is feasible, so the error is an upper
-    bound whatever is lost to rounding.
-    """
-    n = weight.size
-    columns = np.flatnonzero(kept)
-    m = columns.size
-    part = np.empty((m, m))
-    for i in range(m):
-        for j in range(m):
-            part[i, j] = gram[columns[i], columns[j]]
-    factor = _cholesky(part)
+def _solved(gram, weight, kept, columns, factor):
+    """(least error, change d) from a Cholesky factor of P on the mask."""
+    n, m = weight.size, columns.size
     d = np.where(kept, 0.0, -weight)
     best, error = d.copy(), np.inf
     x = np.zeros(m)
@@ -111,6 +100,34 @@ def refit(gram, weight, kept):
             best[:] = d
         if now >= before * (1.0 - 1e-14):
             break
+    return error, best
+
+
+@compiled
+@no_type_check
+def refit(gram, weight, kept):
+    """Least squares on a mask: (least error, the change d of the weights; d = -w off the mask).
+
+    Cholesky of P on the mask, refined up to twice with residuals in twice the precision. Columns
+    that nearly depend on earlier ones are left alone first, then tried, as they may hold all there
+    is to gain or nothing but rounding. Any d is feasible, so the error is an upper bound whatever
+    is lost to rounding.
+    """
+    n = weight.size
+    columns = np.flatnonzero(kept)
+    m = columns.size
+    part = np.empty((m, m))
+    for i in range(m):
+        for j in range(m):
+            part[i, j] = gram[columns[i], columns[j]]
+    factor = _cholesky(part, _DEPENDENT)
+    error, best = _solved(gram, weight, kept, columns, factor)
+    if np.any(np.diag(factor) == 0.0):
+        finer = _cholesky(part, 4.0 * n * _UNIT_ROUNDOFF)
+        if np.any((np.diag(finer) > 0.0) != (np.diag(factor) > 0.0)):
+            other_error, other = _solved(gram, weight, kept, columns, finer)
+            if other_error < error:
+                return other_error, other
     return error, best
 
 

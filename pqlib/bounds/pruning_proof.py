@@ -145,18 +145,32 @@ def _loss(gram, weight, n_nonzero, target) -> tuple[float, float]:
 def _least_error(gram, weight, support) -> Fraction:
     """The error of the least squares on ``support``; all floats are multiples of 2^-1074."""
     values, vectors = np.linalg.eigh(gram[np.ix_(support, support)])
-    good = values > 1e-12 * max(values[-1:], default=1.0)
-    d, exact, best = -weight, _whole(gram), None
-    d[support] = 0.0
-    for _ in range(5):
-        slope = exact @ _whole(d)
-        error = Fraction(slope @ _whole(d), 1 << 3 * 1074)
-        if best is not None and error >= best * (1 - Fraction(1, 10**13)):
-            break
-        best = error
-        residual = np.array([float(Fraction(slope[j], 1 << 2 * 1074)) for j in support])
-        d[support] -= vectors[:, good] @ (vectors[:, good].T @ residual / values[good])
+    exact, best = _whole(gram), None
+    for small in (1e-12, 4.0 * len(gram) * _UNIT_ROUNDOFF):  # directions too weak to tell from none
+        good = values > small * max(values[-1:], default=1.0)
+        d, before = -weight, None
+        d[support] = 0.0
+        for _ in range(5):
+            slope = exact @ _whole(d)
+            error = Fraction(slope @ _whole(d), 1 << 3 * 1074)
+            best = error if best is None else min(best, error)
+            if before is not None and error >= before * (1 - Fraction(1, 10**13)):
+                break
+            before = error
+            residual = np.array([float(Fraction(slope[j], 1 << 2 * 1074)) for j in support])
+            d[support] -= vectors[:, good] @ (vectors[:, good].T @ residual / values[good])
     return best
+
+
+def nearly_singular(problem: LayerProblem) -> bool:
+    """Whether only changes of the weights up to 1000 times their size are looked at."""
+    own = problem.gram.diagonal()
+    alive = own > 0
+    if not alive.any():
+        return False
+    root = np.sqrt(own[alive])
+    values = np.linalg.eigvalsh(problem.gram[np.ix_(alive, alive)] / root / root[:, None])
+    return bool(values[0] <= 1e-8 * values[-1])
 
 
 @partial(np.vectorize, otypes=[object])

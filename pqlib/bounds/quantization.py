@@ -11,7 +11,7 @@ from pqlib._validation import check_choice, check_integer, check_number
 from pqlib.bounds.chunk import chunk_of
 from pqlib.bounds.lattice import Channel
 from pqlib.bounds.quantization_bounds import certified_lower, sdp_dual
-from pqlib.bounds.result import Result
+from pqlib.bounds.result import MOST_RESOLUTION, Result
 from pqlib.bounds.tree_kernels import descend
 from pqlib.layers.problem import LayerProblem
 
@@ -189,7 +189,8 @@ def _exact(result, problem, scale, channel, root, dual, max_nodes, max_seconds):
     if not channel.exhausted:
         return replace(found, status=_STOPPED.format(channel.nodes))
     if not found.proven:
-        return replace(found, status=_ROUNDED, resolution=found.gap)
+        small = found.gap <= MOST_RESOLUTION * problem.energy
+        return replace(found, status=_ROUNDED, resolution=found.gap if small else 0.0)
     return found
 
 

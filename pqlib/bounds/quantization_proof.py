@@ -31,6 +31,7 @@ from typing import no_type_check
 import numpy as np
 from scipy.optimize import lsq_linear
 
+from pqlib import accurate
 from pqlib.bounds import lattice_kernels
 from pqlib.compilation import compiled
 from pqlib.layers.problem import LayerProblem
@@ -149,12 +150,13 @@ def _trees(gram, t, low, high, least):
     radius = least - d @ gram @ d + 1e-13 * (abs(d) @ abs(gram) @ abs(d))
     radius += rest @ width + ridge @ width**2
 
-    nearest = np.rint(x)  # z = nearest + U y, so that y - s = U^-1 (z - x)
-    s = undo @ (x - nearest)
-    down, up = low - nearest, high - nearest
+    nearest = np.rint(x)  # z = origin + U y, so that y - s = U^-1 (z - x)
+    whole, s = accurate.split(undo.astype(float), x - nearest)
+    origin = nearest + dual @ whole
+    down, up = low - origin, high - origin
     toward, away = np.maximum(undo, 0), np.minimum(undo, 0)
     ends = np.stack([toward @ down + away @ up, toward @ up + away @ down])
-    reduced = _tree(regular, dual, nearest, s, np.zeros(t.size), ends, radius)
+    reduced = _tree(regular, dual, origin, s, np.zeros(t.size), ends, radius)
 
     order = _costliest_last(regular, outward)
     basis = np.ascontiguousarray(np.eye(t.size, dtype=np.int64)[:, order])
@@ -165,8 +167,7 @@ def _trees(gram, t, low, high, least):
 
 def _tree(gram, basis, origin, s, slope, ends, radius):
     """What `_walk` takes for one basis, None if rounding would spoil it."""
-    form = basis.T.astype(float) @ gram @ basis
-    form = (form + form.T) / 2
+    form = accurate.congruence(gram, basis)
     n = len(form)
     unit = np.sqrt(form.diagonal())
     loss = 64 * n**2 * _UNIT_ROUNDOFF * np.linalg.cond(form / np.outer(unit, unit))
@@ -176,7 +177,7 @@ def _tree(gram, basis, origin, s, slope, ends, radius):
     squares = factor.diagonal() ** 2
     steps = np.ascontiguousarray(factor / factor.diagonal()[:, None])
     first, last = np.ascontiguousarray(ends)
-    state = np.array([-1]), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n + 1)
+    state = np.array([n - 1, 1]), np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n + 1)
     return squares, steps, basis, origin, s, slope, first, last, radius * (1 + loss), state
 
 
@@ -207,15 +208,12 @@ def _walk(
     """
     level, y, stop, centre, cost = state
     n = s.size
-    k = level[0]
-    nodes = 0
-    if k < 0:
-        k = n - 1
+    k, nodes = level[0], 0
+    down = level[1] == 1  # whether level k has just been entered
     d = np.empty(n)
-    down = level[0] < 0  # whether level k has just been entered
     while k < n:
         if nodes >= budget:
-            level[0] = k
+            level[0], level[1] = k, 1 if down else 0
             return nodes, 0
         nodes += 1
         if down:
@@ -264,6 +262,6 @@ def _walk(
                 total += term
                 size += abs(term)
         if total < least + 4.0 * n * 2.0**-52 * size:
-            level[0] = k
+            level[0], level[1] = k, 0
             return nodes, 2
     return nodes, 1

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+MOST_RESOLUTION = 1e-12  # of the energy
+
 
 @dataclass(frozen=True)
 class Result:
@@ -32,8 +34,8 @@ class Result:
     n_bits, scale : int, float, or None
         The grid of a quantization problem.
     resolution : float
-        What rounding leaves open of a search that was completed; 0 but for a singular gram or an
-        error that all but vanishes beside the channel's energy.
+        What rounding leaves open of a search that was completed: 0 but for a singular gram or an
+        error that all but vanishes, and at most 1e-12 of the channel's energy, 120 dB below it.
     """
 
     method: str
@@ -57,4 +59,4 @@ class Result:
     @property
     def proven(self) -> bool:
         """Whether ``solution`` is optimal within 1e-10 of its error, or within ``resolution``."""
-        return self.gap <= 1e-10 * self.upper + self.resolution
+        return self.solution is not None and self.gap <= 1e-10 * self.upper + self.resolution

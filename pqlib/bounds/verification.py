@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pqlib._validation import check_integer
-from pqlib.bounds.pruning_proof import reprove_pruning
+from pqlib.bounds.pruning_proof import nearly_singular, reprove_pruning
 from pqlib.bounds.quantization_bounds import certified_lower
 from pqlib.bounds.quantization_proof import TOLERANCE, reprove_quantization
-from pqlib.bounds.result import Result
+from pqlib.bounds.result import MOST_RESOLUTION, Result
 from pqlib.layers.problem import LayerProblem
 
 DUAL, REPROVED, FEASIBLE, REFUTED = "dual", "re-proved", "feasible only", "refuted"
@@ -95,9 +95,10 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
         shown = certified_lower(problem, result.n_bits, result.scale, result.dual)
         if shown >= result.lower * (1 - 1e-12):
             return Certificate(DUAL, shown, "The dual point proves the lower bound.")
-    claim = result.upper - result.resolution if result.proven else result.lower
+    optimal = result.proven and result.resolution <= MOST_RESOLUTION * problem.energy
+    claim = result.upper - result.resolution if optimal else result.lower
     if claim <= 0.0:
-        if result.proven:
+        if optimal:
             return Certificate(DUAL, 0.0, "The error is 0, or all that float64 resolves.")
         return Certificate(FEASIBLE, 0.0, "The solution's error is right; no bound was claimed.")
     if result.n_bits is None:
@@ -111,11 +112,15 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
         return Certificate(FEASIBLE, shown, status)
     if not right:
         return Certificate(REFUTED, shown, f"A solution with an error below {claim!r} exists.")
-    what = "the solution is optimal" if result.proven else "the lower bound holds"
+    what = "the solution is optimal" if optimal else "the lower bound holds"
     status = f"A second, independent search found nothing better: {what} within 1e-10."
     proven = claim * (1 - TOLERANCE)
     if result.n_bits is None:
         proven -= 1e-13 * problem.energy  # what the second search allows for rounding
+        if nearly_singular(problem):
+            status += (
+                " The gram is nearly singular: this holds for weights changed up to 1000-fold."
+            )
     return Certificate(REPROVED, max(shown, proven), status)
 
 
@@ -123,9 +128,9 @@ def _wrong_solution(result, problem):
     """What is wrong with the solution, or an empty string."""
     w_hat = result.solution
     error = problem.error(w_hat)
-    if abs(error - result.upper) > 1e-12 * error:
+    if not abs(error - result.upper) <= 1e-12 * error:  # NaN too
         return f"The error of the solution is {error!r}, not {result.upper!r}."
-    if result.lower > result.upper:
+    if not result.lower <= result.upper:
         return f"lower = {result.lower!r} exceeds upper = {result.upper!r}."
     if result.n_bits is None:
         kept = int(np.count_nonzero(w_hat))

@@ -258,3 +258,28 @@ def test_bad_input_is_named(change, error, message):
     arguments = {"problem": LayerProblem(np.eye(3), np.ones(3)), "n_nonzero": 1} | change
     with pytest.raises(error, match=message):
         solve_pruning(**arguments)
+
+
+def test_nearly_dependent_inputs_may_hold_all_there_is_to_gain():
+    """The second pivot is 1e-12 of its diagonal, and the weights are large enough to need it."""
+    h = 9.9e-7
+    problem = LayerProblem([[1, 1, 0], [1, 1 + h * h, h], [0, h, 2.0]], [-1e9, 1e9, 1.0])
+    result = solve_pruning(problem, 2)
+    assert result.upper == pytest.approx(1.0000049853226498, rel=1e-9)
+
+
+def test_what_float64_cannot_tell_is_not_called_optimal():
+    """Weights of 4e6 that all but cancel: the energy is below what rounding makes of them."""
+    rng = np.random.default_rng(0)
+    undecided = 0
+    for _ in range(40):
+        x = rng.normal(size=(2, 4))
+        null = np.linalg.svd(x)[2][-1]
+        problem = LayerProblem(x.T @ x, rng.normal(size=4) + 4e6 * null)
+        for result in pruning_curve(problem)[1:4]:
+            if result.proven:
+                assert result.gap <= 1.01e-12 * problem.energy + 1e-10 * result.upper
+            else:
+                undecided += 1
+                assert result.status.startswith("Undecided") and result.resolution == 0
+    assert undecided > 0

@@ -6,6 +6,7 @@ from bounds.test_quantization import KINDS, box, brute_force, instance
 from relu_cases import relu_gram
 
 from pqlib import LayerProblem, optimal_scale, solve_quantization
+from pqlib.bounds import quantization_proof
 from pqlib.bounds.quantization_proof import reprove_quantization
 
 
@@ -59,3 +60,28 @@ def test_grams_indefinite_by_rounding_are_answered():
         if optimum > 1e-6 * problem.energy:
             assert reprove_quantization(problem, n_bits, 0.4, optimum) is not False
             assert reprove_quantization(problem, n_bits, 0.4, optimum * 1.001) is not True
+
+
+@pytest.mark.parametrize("turn", [1, 7, 50])
+def test_pauses_lose_nothing(turn, monkeypatch):
+    """A pause may come right after a level is entered: its children are still to be visited."""
+    rng = np.random.default_rng(turn)
+    monkeypatch.setattr(quantization_proof, "_TURN", turn)
+    for _ in range(12):
+        gram = relu_gram(rng, 16, 1e3)
+        problem = LayerProblem(gram, rng.normal(size=16))
+        upper = solve_quantization(problem, 3, 0.4).upper
+        for claim, expected in ((upper, True), (upper * 1.0001, False), (upper * 1.05, False)):
+            assert reprove_quantization(problem, 3, 0.4, claim) is expected
+
+
+@pytest.mark.parametrize("condition", [1e8, 1e10])
+def test_ill_conditioned_grams_are_told_to_nine_digits(condition):
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        gram = rotation * np.geomspace(1, 1 / condition, 3) @ rotation.T
+        problem = LayerProblem((gram + gram.T) / 2, rng.normal(size=3) * 40)
+        upper = solve_quantization(problem, 8, 1.0).upper
+        assert reprove_quantization(problem, 8, 1.0, upper) is True
+        assert reprove_quantization(problem, 8, 1.0, upper * (1 + 1e-9)) is False

@@ -112,6 +112,27 @@ def test_a_false_dual_proves_nothing(problem):
     assert verify(replace(honest, dual=dual, lower=problem.energy), problem).kind == "refuted"
 
 
+def test_numbers_that_are_none_are_refuted(problem, quantized, pruned):
+    for result in (quantized, pruned):
+        assert verify(replace(result, upper=np.nan), problem).kind == "refuted"
+        assert verify(replace(result, lower=np.nan, dual=None), problem).kind == "refuted"
+
+
+def test_a_bound_is_no_proof_of_a_solution(problem):
+    bound = solve_quantization(problem, N_BITS, SCALE, "box_qp")
+    assert bound.upper == np.inf and not bound.proven
+
+
+def test_a_resolution_is_not_believed(problem, quantized):
+    """However much a result says that rounding leaves open, 1e-12 of the energy is what counts."""
+    z = np.clip(quantized.integers + 1, -4, 3)
+    upper = problem.error(SCALE * z)
+    lower = 0.9 * quantized.upper
+    lie = replace(quantized, integers=z, solution=SCALE * z, upper=upper, lower=lower, dual=None)
+    certificate = verify(replace(lie, resolution=upper - lower), problem)
+    assert "optimal" not in certificate.status and certificate.lower <= lower
+
+
 def test_another_problem_is_noticed(problem, quantized):
     other = LayerProblem(problem.gram, 2 * problem.weight)
     assert verify(quantized, other).kind == "refuted"
