@@ -15,7 +15,10 @@ _OPTIMAL_BOUNDED = (
     "Optimal within 1e-10 of its error among changes of the weights up to 1000 times their size; "
     "the gram is singular or nearly so, which leaves larger changes undecided."
 )
-_ZERO = "The error is zero up to rounding: the inputs are dependent, and those kept span them all."
+_ZERO = (
+    "The error is at most 1e-12 of the energy, and no more is resolved where the gram is singular: "
+    "the inputs are dependent, and those kept all but span them."
+)
 _ROUNDED = (
     "Optimal up to the rounding of the weights themselves: every other subset was ruled out, and "
     "the gap is what float64 weights cost."

@@ -100,8 +100,8 @@ def reprove_pruning(
     check_integer("max_nodes", max_nodes, low=1, high=2**62)
     own = problem.gram.diagonal()
     alive = np.flatnonzero(own > 0)
-    if alive.size == 0:
-        return True
+    if alive.size == 0:  # nothing matters, and the error is 0
+        return upper <= 0.0
     unit = 2.0 ** np.rint(np.log2(own[alive]) / 2)
     gram = problem.gram[np.ix_(alive, alive)] / unit / unit[:, None]
     weight = problem.weight[alive] * unit

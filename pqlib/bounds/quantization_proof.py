@@ -65,8 +65,8 @@ def reprove_quantization(
         None if the nodes did not suffice.
     """
     live = np.flatnonzero(problem.gram.any(axis=1))
-    if live.size == 0:
-        return True
+    if live.size == 0:  # nothing matters, and the error is 0
+        return upper <= 0.0
     gram, which = np.unique(problem.gram[np.ix_(live, live)], axis=0, return_inverse=True)
     _, first = np.unique(which, return_index=True)  # inputs with equal rows: only their sum counts
     gram, counts = np.ascontiguousarray(gram[:, first]), np.bincount(which)

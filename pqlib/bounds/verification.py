@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pqlib._validation import check_integer
+from pqlib._validation import check_integer, check_number
 from pqlib.bounds.pruning_proof import nearly_singular, reprove_pruning
 from pqlib.bounds.quantization_bounds import certified_lower
 from pqlib.bounds.quantization_proof import TOLERANCE, reprove_quantization
 from pqlib.bounds.result import MOST_RESOLUTION, Result
 from pqlib.layers.problem import LayerProblem
 
+_PRUNING_BLUR = 1e-13  # of the energy, see `pqlib.bounds.pruning_proof`
 DUAL, REPROVED, FEASIBLE, REFUTED = "dual", "re-proved", "feasible only", "refuted"
 
 
@@ -81,18 +82,24 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
     if not isinstance(problem, LayerProblem):
         raise TypeError(f"problem must be a LayerProblem(gram, weight), got {problem!r}")
     max_nodes = check_integer("max_nodes", max_nodes, low=1, high=10**18)
-    if (result.n_nonzero is None) == (result.n_bits is None or result.scale is None):
+    pruned = result.n_nonzero is not None
+    if pruned != (result.n_bits is None) or pruned != (result.scale is None):
         raise ValueError(
             "result must say which problem it solved, by n_nonzero or by n_bits and scale; "
             f"got {result.n_nonzero}, {result.n_bits}, {result.scale}"
         )
-    if result.solution is not None:
-        wrong = _wrong_solution(result, problem)
-        if wrong:
-            return Certificate(REFUTED, 0.0, wrong)
+    if pruned:
+        check_integer("n_nonzero of result", result.n_nonzero, low=0, high=problem.n)
+    else:
+        check_integer("n_bits of result", result.n_bits, low=2, high=16)
+        check_number("scale of result", result.scale, low=0, open_low=True)
+    wrong = _wrong(result, problem)
+    if wrong:
+        return Certificate(REFUTED, 0.0, wrong)
     shown = 0.0
-    if result.dual is not None:
+    if result.dual is not None and not pruned:
         shown = certified_lower(problem, result.n_bits, result.scale, result.dual)
+        shown = shown if np.isfinite(shown) else 0.0
         if shown >= result.lower * (1 - 1e-12):
             return Certificate(DUAL, shown, "The dual point proves the lower bound.")
     optimal = result.proven and result.resolution <= MOST_RESOLUTION * problem.energy
@@ -100,8 +107,13 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
     if claim <= 0.0:
         if optimal:
             return Certificate(DUAL, 0.0, "The error is 0, or all that float64 resolves.")
-        return Certificate(FEASIBLE, 0.0, "The solution's error is right; no bound was claimed.")
-    if result.n_bits is None:
+        return Certificate(FEASIBLE, shown, "The solution's error is right; no more was shown.")
+    # what the second search allows for rounding
+    blur = _PRUNING_BLUR * problem.energy if pruned else 0.0
+    if claim <= 10 * blur:
+        status = "The error is right, but too small beside the energy for the second search."
+        return Certificate(FEASIBLE, shown, status)
+    if pruned:
         right = reprove_pruning(problem, result.n_nonzero, claim, max_nodes=max_nodes)
     else:
         right = reprove_quantization(
@@ -112,21 +124,21 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
         return Certificate(FEASIBLE, shown, status)
     if not right:
         return Certificate(REFUTED, shown, f"A solution with an error below {claim!r} exists.")
+    within = max(TOLERANCE, blur / claim)
     what = "the solution is optimal" if optimal else "the lower bound holds"
-    status = f"A second, independent search found nothing better: {what} within 1e-10."
-    proven = claim * (1 - TOLERANCE)
-    if result.n_bits is None:
-        proven -= 1e-13 * problem.energy  # what the second search allows for rounding
-        if nearly_singular(problem):
-            status += (
-                " The gram is nearly singular: this holds for weights changed up to 1000-fold."
-            )
-    return Certificate(REPROVED, max(shown, proven), status)
+    status = f"A second, independent search found nothing better: {what} within {within:.0e}."
+    if pruned and nearly_singular(problem):
+        status += " The gram is nearly singular: this holds for weights changed up to 1000-fold."
+    return Certificate(REPROVED, max(shown, claim * (1 - TOLERANCE) - blur), status)
 
 
-def _wrong_solution(result, problem):
-    """What is wrong with the solution, or an empty string."""
+def _wrong(result, problem):
+    """What is wrong with the numbers or the solution, or an empty string."""
+    if not 0.0 <= result.lower < np.inf:
+        return f"lower must be a number of at least 0, not {result.lower!r}."
     w_hat = result.solution
+    if w_hat is None:
+        return ""
     error = problem.error(w_hat)
     if not abs(error - result.upper) <= 1e-12 * error:  # NaN too
         return f"The error of the solution is {error!r}, not {result.upper!r}."
@@ -138,6 +150,8 @@ def _wrong_solution(result, problem):
             return f"The solution has {kept} non-zeros, more than {result.n_nonzero}."
         return ""
     z, half = result.integers, 2 ** (result.n_bits - 1)
+    if z is None or not np.issubdtype(z.dtype, np.integer):
+        return "The integers are missing, or no whole numbers."
     if z.min() < -half or z.max() >= half:
         return f"The integers reach from {z.min()} to {z.max()}, beyond {result.n_bits} bits."
     if not np.array_equal(w_hat, result.scale * z):

@@ -118,6 +118,37 @@ def test_numbers_that_are_none_are_refuted(problem, quantized, pruned):
         assert verify(replace(result, lower=np.nan, dual=None), problem).kind == "refuted"
 
 
+def test_forged_integers_and_bounds_are_refuted(problem, quantized):
+    z = quantized.integers + 0.25
+    solution = SCALE * z
+    forged = replace(quantized, solution=solution, upper=problem.error(solution), lower=0.0)
+    object.__setattr__(forged, "integers", z)  # past the check of shapes that tests run under
+    assert "whole" in verify(forged, problem).status
+    nothing = LayerProblem(np.zeros((2, 2)), [1.0, 2.0])
+    claim = Result("mine", 5.0, np.inf, None, "", n_bits=3, scale=1.0)
+    assert verify(claim, nothing).kind == "refuted"
+    assert verify(replace(claim, n_bits=None, scale=None, n_nonzero=1), nothing).kind == "refuted"
+    dual = np.full((4, 14), 1e200)
+    assert np.isfinite(verify(replace(quantized, dual=dual), problem).lower)
+
+
+def test_what_the_second_search_cannot_resolve_is_not_called_proven():
+    """w'Pw is 1, the error claimed 1e-14 and the optimum 1e-18."""
+    problem = LayerProblem(np.eye(3), [1.0, 1e-7, 1e-9])
+    w_hat = np.array([1.0, 0.0, 1e-9])
+    error = problem.error(w_hat)
+    lie = Result("exact", error, error, w_hat, "", n_nonzero=2)
+    assert verify(lie, problem).kind == "feasible only"
+
+
+@pytest.mark.parametrize(
+    "change", [{"n_bits": 1.5}, {"n_bits": 17}, {"scale": -1.0}, {"scale": np.nan}]
+)
+def test_grids_that_are_none_are_named(problem, quantized, change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))} of result"):
+        verify(replace(quantized, **change), problem)
+
+
 def test_a_bound_is_no_proof_of_a_solution(problem):
     bound = solve_quantization(problem, N_BITS, SCALE, "box_qp")
     assert bound.upper == np.inf and not bound.proven
@@ -157,8 +188,10 @@ def test_bad_input_is_named(problem, pruned):
         verify(pruned, np.eye(2))
     with pytest.raises(ValueError, match="max_nodes"):
         verify(pruned, problem, max_nodes=0)
-    with pytest.raises(ValueError, match="w_hat must have shape"):
+    with pytest.raises(ValueError, match=r"n_nonzero of result must be .*0\.\.2"):
         verify(pruned, LayerProblem(np.eye(2), [1.0, 2.0]))
+    with pytest.raises(ValueError, match="w_hat must have shape"):
+        verify(replace(pruned, n_nonzero=2), LayerProblem(np.eye(2), [1.0, 2.0]))
     bare = Result("mine", 0.0, 1.0, np.zeros(14), "")
     with pytest.raises(ValueError, match="which problem"):
         verify(bare, problem)
