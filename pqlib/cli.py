@@ -16,6 +16,9 @@ import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
+from pqlib.layers_command import layers
+from pqlib.option_types import Bits
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pqlib")
@@ -23,27 +26,8 @@ def main() -> None:
     """Pruning vs quantization, executed: the textbook and its library."""
 
 
-class _Bits(click.ParamType):
-    """Bit-widths such as 4, 2-8 or 2,4,8."""
-
-    name = "BITS"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> list[int]:
-        if not isinstance(value, str):
-            return value
-        bits: list[int] = []
-        for part in value.split(","):
-            first, _, last = part.partition("-")
-            if not first.isdecimal() or not (last or first).isdecimal():
-                self.fail(f"{value!r} is not a list of bit-widths such as 2-8 or 2,4,8")
-            bits += range(int(first), int(last or first) + 1)
-        if not bits or min(bits) < 2 or max(bits) > 16 or len(set(bits)) < len(bits):
-            self.fail(f"{value!r} must name different bit-widths from 2 to 16")
-        return bits
-
-
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--bits", type=_Bits(), default="2-8", show_default=True, help="Such as 4 or 2,4,8.")
+@click.option("--bits", type=Bits(), default="2-8", show_default=True, help="Such as 4 or 2,4,8.")
 @click.option(
     "--granularity",
     type=click.Choice(["tensor", "channel"]),
@@ -101,6 +85,9 @@ def scan_sources(
         raise click.ClickException(f"interrupted{kept}") from None
     if failed:
         raise click.exceptions.Exit(1)
+
+
+main.add_command(layers)
 
 
 @main.group()

@@ -21,6 +21,15 @@ SMOKE = {
     "one_tensor": {"n_points": 80},
     "distribution_error": {"n_samples": 5000, "n_ranges": 12},
     "zoo_tensors": {"n_resamples": 20, "n_curve": 20, "n_seen": 100},
+    "layer_bounds": {
+        "others": [],
+        "n_images": 2,
+        "n_channels": 1,
+        "n_chunks": 1,
+        "bits": [4],
+        "max_nodes": 100_000,
+        "results": "",
+    },
 }
 FAVORS_PRUNING = "_blocks.8._depthwise_conv.weight"
 
@@ -145,6 +154,33 @@ def test_the_zoo_at_its_other_defaults(tmp_path, monkeypatch):
     split = split_by_kurtosis(rows, 2)
     assert f"{split.crossings['joint']:.1f} at 2 bits" in glued["crossing_words"]
     assert f"{split.crossings['joint']:.3g} at 2 bits" in findings["fig-zoo-kurtosis"]
+
+
+# the layer, what else, and what the chapter must say of it
+LAYERS = [
+    ({"layer": "conv_stem", "n_bits": 2}, {"quantize_lost": "dB", "chunk_words": "single chunk"}),
+    ({"layer": "blocks.0.0.conv_dw", "chunk": 5, "n_bits": 3}, {"chunk_words": "The 2 chunks"}),
+    (
+        {"layer": "classifier", "n_bits": 8, "bits": [8]},
+        {"rank_words": "of rank 2,", "whole_words": "singular, so no limit is proven"},
+    ),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("parameters", "said"), LAYERS, ids=[p["layer"] for p, _ in LAYERS])
+def test_the_layers_chapter_on_other_layers(parameters, said, tmp_path):
+    pytest.importorskip("cvxpy")
+    pytest.importorskip("timm")
+    glued, findings = execute("layer_bounds", parameters, tmp_path)
+    for name, words in said.items():
+        assert words in glued[name]
+    assert glued["verdict_here"].endswith(f"at {parameters['n_bits']} bits")
+    assert "nan" not in " ".join([*glued.values(), *findings.values()])
+    assert glued["table3_words"] == "11 rows, 0 run here"
+    if parameters["layer"] == "conv_stem":
+        assert "1 more at the best scale only" in glued["verdict_here"]
+        assert "for pruning at this scale and budget" in findings["fig-layer-rectangles"]
 
 
 DENSITIES = ("fig-tensor-density", "fig-density")

@@ -14,7 +14,7 @@ ROOMS = (
     *("layers", "bounds"),
     *("tensor_scan", "scan", "authors", "zoo_statistics", "zoo_predictors"),
     *("findings", "plot_style", "plots", "prediction_plots", "zoo_plots", "scan_command"),
-    *("experiments", "option_types", "layers_command"),
+    *("experiments", "option_types", "layers_command", "layer_findings", "layer_plots"),
     *("book", "cli", "__main__"),
 )
 
