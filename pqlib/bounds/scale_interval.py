@@ -6,7 +6,8 @@ s, let z be optimal at s. Then at any other scale s0, norms over all channels to
 .. math:: e(s_0) \le |L' (s_0 z - w)| \le |L' (s z - w)| + |s - s_0|\, |L' z|
           \le e(s) + \frac{|s - s_0|}{s} \left(e(s) + E\right),
 
-since |L' s z| <= |L' (s z - w)| + |L' w|, with E^2 the sum of w' P w. So with r = |s - s0| / s
+since \|L' s z\| <= \|L' (s z - w)\| + \|L' w\|, with E^2 the sum of w' P w. So with r = \|s - s0\|
+/ s
 
 .. math:: e(s) \ge \frac{e(s_0) - r E}{1 + r}.
 

@@ -66,7 +66,7 @@ class CapturedLayer:
     Notes
     -----
     With X = [X_1 ... X_k] by chunks, changing chunk j alone moves the output of a channel by
-    |X_j d_j|^2, which is what its problem's error is. Changing all, |sum_j X_j d_j|^2 holds cross
+    the square of X_j d_j, which is what its problem's error is. Changing all, the square of their sum holds cross
     terms besides, of either sign, that no chunk sees: `error` counts them.
     """
 
@@ -79,7 +79,7 @@ class CapturedLayer:
     n_outputs: int
 
     def error(self, weight: ArrayLike) -> float:
-        """|X (weight - w)'|^2 over all channels and groups, cross terms between chunks included.
+        """The square of X (weight - w)' over all channels and groups, cross terms between chunks included.
 
         ``weight`` has the shape of the layer's own; only if captured with ``full=True``.
         """
