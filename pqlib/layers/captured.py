@@ -65,9 +65,9 @@ class CapturedLayer:
 
     Notes
     -----
-    With X = [X_1 ... X_k] by chunks, changing chunk j alone moves the output of a channel by
-    the square of X_j d_j, which is what its problem's error is. Changing all, the square of their sum holds cross
-    terms besides, of either sign, that no chunk sees: `error` counts them.
+    With X = [X_1 ... X_k] by chunks, changing chunk j alone moves the output of a channel by X_j d_j,
+    whose square is its problem's error. Changing all, the square of their sum holds cross terms
+    besides, of either sign, that no chunk sees: `error` counts them.
     """
 
     name: str
@@ -79,7 +79,7 @@ class CapturedLayer:
     n_outputs: int
 
     def error(self, weight: ArrayLike) -> float:
-        """The square of X (weight - w)' over all channels and groups, cross terms between chunks included.
+        """X (weight - w)' squared, over all channels and groups, cross terms of chunks included.
 
         ``weight`` has the shape of the layer's own; only if captured with ``full=True``.
         """
