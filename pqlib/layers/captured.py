@@ -65,7 +65,7 @@ class CapturedLayer:
 
     Notes
     -----
-    With X = [X_1 ... X_k] by chunks, changing chunk j alone moves the output of a channel by X_j d_j,
+    With X = [X_1 ... X_k] by chunks, changing chunk j alone moves a channel's output by X_j d_j,
     whose square is its problem's error. Changing all, the square of their sum holds cross terms
     besides, of either sign, that no chunk sees: `error` counts them.
     """
