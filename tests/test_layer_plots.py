@@ -78,6 +78,7 @@ def findings(rows):
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of others
 def test_figures_are_readable(findings):
     for finding in findings:
         assert finding.figure.get_figwidth() == plot_style.WIDTH

@@ -70,6 +70,7 @@ ids = [f"{f.name}-{i // len(FINDINGS)}" for i, f in enumerate(ALL)]
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of others
 @pytest.mark.parametrize("finding", ALL, ids=ids)
 def test_figures_are_readable(finding):
     assert finding.figure.get_figwidth() == plot_style.WIDTH

@@ -59,7 +59,9 @@ def certified_lower(problem: LayerProblem, n_bits: int, scale: float, dual: Arra
             f"got shape {dual.shape}"
         )
     p = _Scaled(problem, n_bits, scale)
-    return p.in_units(p.bound(dual[0] / p.unit, dual[1] / p.unit, dual[2], np.rint(dual[3])))
+    with np.errstate(over="ignore", invalid="ignore"):  # of a dual so large that it proves nothing
+        bound = p.bound(dual[0] / p.unit, dual[1] / p.unit, dual[2], np.rint(dual[3]))
+    return p.in_units(bound)
 
 
 @lru_cache(maxsize=16)

@@ -72,12 +72,8 @@ def run(
         table = layer_table(config.model, solved)
         found = solve(layer_bounds.prove_intervals, open_to_scale(table), solved)
         verdicts = layer_verdicts(table, lambda *case: found[case])
-        ledger.write(
-            "table.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.10g")
-        )
-        ledger.write(
-            "verdicts.csv", verdicts.to_csv(index=False, lineterminator="\n", float_format="%.10g")
-        )
+        ledger.write("table.csv", table.to_csv(index=False, lineterminator="\n"))
+        ledger.write("verdicts.csv", verdicts.to_csv(index=False, lineterminator="\n"))
         ledger.write("provenance.json", json.dumps(provenance(config), indent=1) + "\n")
     Console(markup=False).print(summary(verdicts))
     return folder
