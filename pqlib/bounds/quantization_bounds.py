@@ -106,7 +106,8 @@ class _Scaled:
         self.low, self.high = -(2.0 ** (n_bits - 1)), 2.0 ** (n_bits - 1) - 1
 
     def in_units(self, bound):
-        return max(float(bound * self.unit * (1 - 4 * _EPS)), 0.0)
+        value = float(bound * self.unit * (1 - 4 * _EPS))
+        return value if value > 0.0 else 0.0  # NaN, of multipliers too large, proves nothing
 
     def bound(self, multiplier, box_multiplier, x, a):
         """L at x and its least change over the box, less all that rounding can amount to."""
