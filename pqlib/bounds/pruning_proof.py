@@ -214,9 +214,16 @@ def _fit_diagonal(p, b, energy, n_nonzero, d, z):
         growth = x**2 * (1.0 / share - 1.0)
         growth = np.maximum(growth, 1e-6 * growth.max() + 1e-300)
         barrier = max(relaxed, 1e-12) / n * 0.3 ** min(step, 12)
-        pruning_proof_kernels.raise_diagonal(np.linalg.inv(left), growth, barrier, now)
+        try:
+            inverse = np.linalg.inv(left)
+        except np.linalg.LinAlgError:  # the border is reached, and ``d`` is as good as it gets
+            break
+        pruning_proof_kernels.raise_diagonal(inverse, growth, barrier, now)
         now = np.maximum(now * (1.0 - 1e-9), floor)
     root, inner = np.sqrt(d), p - 0.5 * floor * np.eye(n)
-    stretched = d / np.linalg.eigvalsh(root[:, None] * np.linalg.inv(inner) * root)[-1]
+    try:
+        stretched = d / np.linalg.eigvalsh(root[:, None] * np.linalg.inv(inner) * root)[-1]
+    except np.linalg.LinAlgError:
+        return
     if np.linalg.eigvalsh(p - np.diag(stretched))[0] > 0.25 * floor:
         d[:] = np.maximum(stretched, d)
