@@ -55,7 +55,8 @@ def allocate(curves: Sequence[ArrayLike], n_nonzero: int) -> Allocation:
     Raises
     ------
     ValueError, TypeError
-        On no curve, NaN, infinity, a curve that is not one-dimensional, a budget out of range.
+        On no curve, NaN, infinity, curves whose sum overflows, a curve that is not
+        one-dimensional, a budget out of range.
 
     Examples
     --------
@@ -69,6 +70,9 @@ def allocate(curves: Sequence[ArrayLike], n_nonzero: int) -> Allocation:
     for c, curve in enumerate(checked):
         if curve.ndim != 1:
             raise ValueError(f"curves[{c}] must have shape (n + 1,), got {curve.shape}")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(sum(abs(curve).max() for curve in checked)):
+            raise ValueError("curves are too large for their sum in float64; rescale them")
     total = sum(curve.size - 1 for curve in checked)
     budget = check_integer("n_nonzero", n_nonzero, low=0, high=total)
 

@@ -105,24 +105,16 @@ class Channel:
         regular = self.gram + np.diag(self.chunk.ridge)
         x = kernels.box_qp(regular, self.centre, self.low, self.high)
         value, v = accurate.quadratic(self.gram, x, self.centre)
-        slope = 2 * v
-        kept = np.where(x <= self.low, np.maximum(slope, 0.0), 0.0)
-        kept += np.where(x >= self.high, np.minimum(slope, 0.0), 0.0)
-        width = np.maximum(x - self.low, self.high - x)
-        residual = float((abs(slope - kept) + 2 * _EPS * abs(slope)) @ width)
-        # what is left of sums in twice the precision
-        far_off = abs(x - self.centre)
-        crumbs = 8 * x.size**2 * _EPS**2 * (abs(self.gram) @ far_off)
-        residual += float(crumbs @ (width + far_off))
+        kept, residual, spill, cross = kernels.box_multipliers(
+            self.gram, x, self.centre, self.low, self.high, self.blur, v
+        )
         self.fixed = value * (1 - 4 * _EPS) - residual
-        spill = float(self.blur @ abs(self.gram) @ self.blur)
         if self.chunk.ridge.any():
-            far = np.maximum(abs(self.low - self.centre), abs(self.high - self.centre))
-            cross = 2 * float(far @ abs(self.gram) @ self.blur) / self.scale
-            self.blurred = 0.0, cross + spill / self.scale**2
+            self.blurred = 0.0, cross / self.scale + spill / self.scale**2
         else:
             self.blurred = float(np.sqrt(spill)) / self.scale, 0.0
-        self.x, self.width, self.slope = x, width, kept
+        self.width = np.maximum(x - self.low, self.high - x)
+        self.x, self.slope = x, kept
 
     def place(self):
         """The trees, at the minimizer of the box-QP."""

@@ -215,3 +215,73 @@ def feedback(inverse, t, low, high):
                 for j in range(n):
                     spread[i, j] -= share * spread[best, j]
     return z
+
+
+@compiled
+@no_type_check
+def tangent_bound(gram, lack, lam, nu, x, a, t, low, high, value, v):
+    """L at x and its least change over the box, less all that rounding can amount to.
+
+    L, lambda, nu, x and a as in `pqlib.bounds.quantization_bounds`; ``value`` and ``v`` are
+    (x - t)' P (x - t) and P (x - t), and diag(``lack``) makes up for what L lacks to be convex.
+    """
+    eps = 2.0**-52
+    n = x.size
+    total, size, terms, lacking = value, abs(value), 0.0, 0.0
+    for i in range(n):
+        inner = lam[i] * (x[i] - a[i]) * (x[i] - a[i] - 1)
+        outer = nu[i] * (x[i] - low) * (x[i] - high)
+        slope = 2 * v[i] - lam[i] * (2 * (x[i] - a[i]) - 1) + nu[i] * (2 * x[i] - low - high)
+        change = min(slope * (low - x[i]), slope * (high - x[i]))
+        total += outer - inner + change
+        terms += abs(inner) + abs(outer) + abs(change)
+        reach = 4 * (1 + abs(x[i]) + abs(a[i]) + abs(low))
+        multipliers = (lam[i] + nu[i]) * reach
+        width = max(abs(x[i] - low), abs(x[i] - high))
+        size += multipliers * reach + (abs(v[i]) + multipliers) * width
+        lacking += lack[i] * width**2
+    bound = total - 8 * eps * size - 2 * n * eps * terms - lacking
+    # scale z - w is scale (z - t) but for rounding, d: in the norm of P, or by its slope
+    moved = crossed = 0.0
+    for i in range(n):
+        pull = 0.0
+        for j in range(n):
+            pull += abs(gram[i, j]) * (2 * eps * (abs(t[j]) + abs(low)))
+        d = 2 * eps * (abs(t[i]) + abs(low))
+        moved += d * pull
+        crossed += (2 * max(abs(low - t[i]), abs(high - t[i])) + d) * pull
+    if bound <= 0.0 or not lack.any():
+        return max(np.sqrt(max(bound, 0.0)) - np.sqrt(moved), 0.0) ** 2
+    return bound - crossed
+
+
+@compiled
+@no_type_check
+def box_multipliers(gram, x, t, low, high, blur, v):
+    """What a minimizer of the box-QP leaves, up to rounding: kept, residual, spill and cross.
+
+    Of the slopes 2 ``v`` = 2 P (x - t), ``kept`` are those that point out of the box; the others
+    should be 0, and all that they and the rounding of sums in twice the precision can amount to
+    over the box is ``residual``. ``spill`` is b' |P| b and ``cross`` 2 f' |P| b of b = ``blur``, by
+    which rounding moves z - t, and f, the farthest that it can be from 0.
+    """
+    eps = 2.0**-52
+    n = x.size
+    kept = np.zeros(n)
+    residual = spill = cross = 0.0
+    for i in range(n):
+        slope = 2 * v[i]
+        if x[i] <= low[i] and slope > 0.0:
+            kept[i] += slope
+        if x[i] >= high[i] and slope < 0.0:
+            kept[i] += slope
+        width = max(x[i] - low[i], high[i] - x[i])
+        residual += (abs(slope - kept[i]) + 2 * eps * abs(slope)) * width
+        pull = lost = 0.0
+        for j in range(n):
+            pull += abs(gram[i, j]) * blur[j]
+            lost += abs(gram[i, j]) * abs(x[j] - t[j])
+        residual += 8 * n**2 * eps**2 * lost * (width + abs(x[i] - t[i]))
+        spill += blur[i] * pull
+        cross += 2 * max(abs(low[i] - t[i]), abs(high[i] - t[i])) * pull
+    return kept, residual, spill, cross

@@ -110,29 +110,13 @@ class _Scaled:
         return value if value > 0.0 else 0.0  # NaN, of multipliers too large, proves nothing
 
     def bound(self, multiplier, box_multiplier, x, a):
-        """L at x and its least change over the box, less all that rounding can amount to."""
+        """`pqlib.bounds.lattice_kernels.tangent_bound` of any multipliers."""
         lam = np.where(self.live, np.maximum(multiplier, 0.0), 0.0)
         nu = np.where(self.live, np.maximum(box_multiplier, 0.0), 0.0)
         value, v = accurate.quadratic(self.gram, x, self.t)
-        inner = lam * (x - a) * (x - a - 1)
-        outer = nu * (x - self.low) * (x - self.high)
-        reach = 4 * (1 + abs(x) + abs(a) + abs(self.low))
-        size = lam * reach + nu * reach
-        slope = 2 * v - lam * (2 * (x - a) - 1) + nu * (2 * x - self.low - self.high)
-        change = np.minimum(slope * (self.low - x), slope * (self.high - x))
-        width = np.maximum(abs(x - self.low), abs(x - self.high))
-        rounding = 8 * _EPS * (abs(value) + size @ reach + (abs(v) + size) @ width)
-        rounding += 2 * self.n * _EPS * (abs(inner).sum() + abs(outer).sum() + abs(change).sum())
         lack = _lack(self.gram, lam, nu) if lam.any() or nu.any() else self.lack
-        bound = float(value - inner.sum() + outer.sum() + change.sum() - rounding)
-        bound -= float(lack @ width**2)
-        # scale z - w is scale (z - t) but for rounding: in the norm of P, or by its slope
-        blur = 2 * _EPS * (abs(self.t) + abs(self.low))
-        if bound <= 0.0 or not self.lack.any():
-            moved = np.sqrt(blur @ abs(self.gram) @ blur)
-            return max(np.sqrt(max(bound, 0.0)) - moved, 0.0) ** 2
-        far = np.maximum(abs(self.low - self.t), abs(self.high - self.t))
-        return bound - float((2 * far + blur) @ abs(self.gram) @ blur)
+        ends = self.low, self.high
+        return kernels.tangent_bound(self.gram, lack, lam, nu, x, a, self.t, *ends, value, v)
 
     def dual(self, multiplier, box_multiplier, a):
         """The best dual point from a solver's multipliers, x rebuilt from them.

@@ -118,7 +118,9 @@ def exceeds_at_every_scale(
     error = check_number("error", error, low=0)
     check_integer("max_searches", max_searches, low=1, high=10**12)
     check_integer("max_nodes", max_nodes, low=1, high=10**18)
-    energy = math.sqrt(math.fsum(p.energy for p in problems))
+    energy = math.sqrt(sum(p.energy for p in problems))
+    if not math.isfinite(energy):
+        raise ValueError("problems have energies whose sum overflows float64; rescale the weights")
     best_scale, best_error, n_scales, nodes_left = math.nan, math.inf, 0, max_nodes
     floor = math.inf  # least bound of the parts that are done
     parts = [(0.0, low, high)]  # bound of the error there, by the scales tried so far
@@ -133,8 +135,9 @@ def exceeds_at_every_scale(
         if n_scales and (n_scales + 1) * len(problems) > max_searches:
             return state(None)
         known, a, b = parts[0]
-        middle = 2 * a * b / (a + b)  # as far from both ends, by r
-        reach = (b - a) / (a + b) * (1 + 1e-12)
+        ratio = a / b
+        middle = a * (2 / (1 + ratio))  # 2 a b / (a + b), as far from both ends, by r
+        reach = (b - a) / b / (1 + ratio) * (1 + 1e-12)
 
         def bound(squares, reach=reach):
             least = math.sqrt(math.fsum(squares)) * (1 - 1e-12)  # room for rounding

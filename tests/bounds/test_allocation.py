@@ -70,6 +70,7 @@ def test_many_channels():
         ([[1.0, 0.0]], -1, ValueError, "n_nonzero must be .*got -1"),
         ([[1.0, float("nan")]], 1, ValueError, r"curves\[0\] must be finite"),
         ([[1.0], [[1.0]]], 0, ValueError, r"curves\[1\] must have shape"),
+        ([[1e308, 0.0], [1e308, 1.0]], 1, ValueError, "curves are too large for their sum"),
         ([["a"]], 0, TypeError, r"curves\[0\] must be an array of real numbers"),
     ),
 )

@@ -102,3 +102,27 @@ def test_bad_arguments():
             exceeds_at_every_scale([problem], *arguments)
     with pytest.raises(ValueError, match="max_searches"):
         exceeds_at_every_scale([problem], 2, 1.0, 0.5, 1.0, max_searches=0)
+
+
+@pytest.mark.parametrize("unit", (1e-100, 1e120))
+def test_large_and_small_units(unit):
+    [problem] = problems_of(2, channels=1)
+    [error] = errors_at([problem], 2, [0.4])
+    ends = 0.3, 0.5
+    plain = exceeds_at_every_scale([problem], 2, 0.3 * error, *ends)
+    moved = LayerProblem(problem.gram, unit * problem.weight)
+    ends = [unit * end for end in ends]
+    found = exceeds_at_every_scale([moved], 2, 0.3 * error * unit**2, *ends)
+    assert found.exceeds is plain.exceeds
+    assert found.lower == pytest.approx(plain.lower * unit**2, rel=1e-6)
+
+
+def test_scales_beyond_float64_are_refused():
+    problem = LayerProblem(np.eye(2), [1.0, 0.5])
+    with pytest.raises(ValueError, match="scale=.* beyond float64"):
+        exceeds_at_every_scale([problem], 2, 1.0, 1e300, 1.7e308)
+    with pytest.raises(ValueError, match="scale=.* too small|scale=.* beyond"):
+        exceeds_at_every_scale([problem], 2, 1.0, 1e-200, 1e-199)
+    large = [LayerProblem(np.eye(2), [1e154, 0.0])] * 2
+    with pytest.raises(ValueError, match="energies whose sum overflows"):
+        exceeds_at_every_scale(large, 2, 1.0, 0.5, 1.0)
