@@ -119,9 +119,9 @@ def test_large_and_small_units(unit):
 
 def test_scales_beyond_float64_are_refused():
     problem = LayerProblem(np.eye(2), [1.0, 0.5])
-    with pytest.raises(ValueError, match="scale=.* beyond float64"):
+    with pytest.raises(ValueError, match=r"scale=.* beyond float64"):
         exceeds_at_every_scale([problem], 2, 1.0, 1e300, 1.7e308)
-    with pytest.raises(ValueError, match="scale=.* too small|scale=.* beyond"):
+    with pytest.raises(ValueError, match=r"scale=.* too small|scale=.* beyond"):
         exceeds_at_every_scale([problem], 2, 1.0, 1e-200, 1e-199)
     large = [LayerProblem(np.eye(2), [1e154, 0.0])] * 2
     with pytest.raises(ValueError, match="energies whose sum overflows"):
