@@ -21,6 +21,8 @@ def check_number(
     interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number in {interval}, got {value!r}")
+    if isinstance(value, np.floating):
+        value = float(value)  # comparing a float32 with a large float warns
     below = value <= low if open_low else value < low
     above = value >= high if open_high else value > high
     if value != value or abs(value) > float_info.max or below or above:  # also of a huge int
@@ -51,6 +53,8 @@ def as_finite_array(name: str, values: ArrayLike) -> np.ndarray:
         if array.dtype.kind in "cSUMm":
             raise TypeError(f"got dtype {array.dtype}")
         array = array.astype(np.float64, copy=False)
+    except OverflowError:
+        raise ValueError(f"{name} must be finite, got a number beyond float64") from None
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of real numbers: {error}") from error
     if array.size == 0:

@@ -159,7 +159,7 @@ def pruning_curve(
 
 def _result(channel, n_nonzero, lower, w_hat, status, *, method="exact", nodes=0):
     """A Result whose upper is the error of ``w_hat``, and whose lower is at most that."""
-    upper = np.inf if w_hat is None else channel.error(w_hat)
+    upper = np.inf if w_hat is None else channel.problem.error(w_hat)
     lower = min(lower, upper)
     return Result(method, lower, upper, w_hat, status, nodes=nodes, n_nonzero=n_nonzero)
 

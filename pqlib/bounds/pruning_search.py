@@ -125,7 +125,10 @@ class Channel:
     def __init__(self, problem: LayerProblem):
         self.prepared = p = _prepare(problem.gram.tobytes(), problem.n)
         self.problem = problem
-        scaled = problem.weight[p.alive] * p.unit
+        with np.errstate(over="ignore"):
+            scaled = problem.weight[p.alive] * p.unit
+        if not np.isfinite(scaled).all():
+            raise ValueError("problem has outputs beyond float64; rescale the weights or the gram")
         self.unit = float(2.0 ** np.floor(np.log2(abs(scaled).max()))) if scaled.any() else 1.0
         self.weight = scaled / self.unit
         self.n = scaled.size
@@ -153,12 +156,6 @@ class Channel:
         kept = p.alive[~removed]
         w_hat[kept] = self.problem.weight[kept] + (d * self.unit / p.unit)[~removed]
         return w_hat
-
-    def error(self, w_hat: Float[np.ndarray, " n"]) -> float:
-        """`LayerProblem.error`, summed in twice the precision."""
-        p = self.prepared
-        d = (w_hat - self.problem.weight)[p.alive] * p.unit / self.unit
-        return self.in_units(pruning_kernels.quadratic(p.gram, d))
 
     def in_units(self, error: float) -> float:
         """An error of the scaled problem in the problem's units."""

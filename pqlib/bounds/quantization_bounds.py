@@ -36,6 +36,7 @@ from pqlib.bounds import lattice_kernels as kernels
 from pqlib.layers.problem import LayerProblem
 
 _EPS = 2.0**-52
+_MOST_MULTIPLIER = 1e100  # of a gram near 1; larger ones prove nothing
 # of a multiplier that rounding left too large
 _SHRINK = (0.0, *np.logspace(-12, -1, 34), *np.linspace(0.2, 1.0, 9))
 
@@ -60,7 +61,10 @@ def certified_lower(problem: LayerProblem, n_bits: int, scale: float, dual: Arra
         )
     p = _Scaled(problem, n_bits, scale)
     with np.errstate(over="ignore", invalid="ignore"):  # of a dual so large that it proves nothing
-        bound = p.bound(dual[0] / p.unit, dual[1] / p.unit, dual[2], np.rint(dual[3]))
+        lam, nu = dual[0] / p.unit, dual[1] / p.unit
+        if not max(abs(lam).max(), abs(nu).max()) < _MOST_MULTIPLIER:
+            return 0.0
+        bound = p.bound(lam, nu, dual[2], np.rint(dual[3]))
     return p.in_units(bound)
 
 

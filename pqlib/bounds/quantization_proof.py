@@ -21,6 +21,7 @@ that could hide the same mistake:
 **Rounding.** A triangular form of n rows is exact for a P (1 + delta) in the order of definite
 matrices, delta <= 64 n^2 2^-53 cond (Higham 2002, theorem 10.3, at unit diagonal), so the radius
 grows by delta of itself, and by 1e-13 of \|d\|' \|P\| \|d\|, d = x - t, for the rounding of f(x).
+What the rounding of t can change is added to upper, and a leaf is judged by `LayerProblem.error`.
 Where delta would exceed 0.01 the trees are those of P + e diag(P), which exceeds P within the box
 by at most e sum P_ii width_i^2; that is added to the radius.
 """
@@ -32,6 +33,7 @@ import numpy as np
 from scipy.optimize import lsq_linear
 
 from pqlib import accurate
+from pqlib._validation import check_integer, check_number
 from pqlib.bounds import lattice_kernels
 from pqlib.compilation import compiled
 from pqlib.layers.problem import LayerProblem
@@ -64,16 +66,28 @@ def reprove_quantization(
         True if none has, False if one was found (and its error computed by `LayerProblem.error`),
         None if the nodes did not suffice.
     """
+    if not isinstance(problem, LayerProblem):
+        raise TypeError(f"problem must be a LayerProblem(gram, weight), got {problem!r}")
+    n_bits = check_integer("n_bits", n_bits, low=2, high=16)
+    scale = check_number("scale", scale, low=0, open_low=True)
+    upper = check_number("upper", upper, low=0)
+    max_nodes = check_integer("max_nodes", max_nodes, low=1, high=10**18)
     live = np.flatnonzero(problem.gram.any(axis=1))
     if live.size == 0:  # nothing matters, and the error is 0
         return upper <= 0.0
     gram, which = np.unique(problem.gram[np.ix_(live, live)], axis=0, return_inverse=True)
     _, first = np.unique(which, return_index=True)  # inputs with equal rows: only their sum counts
     gram, counts = np.ascontiguousarray(gram[:, first]), np.bincount(which)
+    exponent = int(np.frexp(gram.max())[1])  # the gram in units of a power of two
+    gram = np.ldexp(gram, -exponent)
     t = np.bincount(which, problem.weight[live]) / scale
+    size = np.bincount(which, abs(problem.weight[live])) / scale
+    blur = 2 * _UNIT_ROUNDOFF * (counts + 1) * size  # by which t was rounded, at most
     low, high = -counts * 2.0 ** (n_bits - 1), counts * (2.0 ** (n_bits - 1) - 1)
     least = upper * (1 - TOLERANCE)
-    radius, trees = _trees(gram, t, low, high, least / scale / scale)
+    near, radius, trees = _trees(
+        gram, t, blur, low, high, float(np.ldexp(least / scale / scale, -exponent))
+    )
     if radius < 0:
         return True
     z, turn, left = np.empty(t.size), _TURN, max_nodes
@@ -82,9 +96,7 @@ def reprove_quantization(
             budget = min(turn, left)
             left -= budget
             while budget > 0:
-                visited, outcome = _walk(
-                    gram, t, low, high, least / scale / scale, *tree, z, budget
-                )
+                visited, outcome = _walk(gram, t, low, high, near, *tree, z, budget)
                 budget -= visited
                 if outcome == 1:
                     return True
@@ -131,12 +143,21 @@ def _shared(data, n):
     return regular, ridge * diagonal, dual, undo
 
 
-def _trees(gram, t, low, high, least):
-    """The radius, and both trees for `_walk` (one, where rounding would spoil the other)."""
+def _trees(gram, t, blur, low, high, least):
+    """What a z below ``least`` has at most with this t, the radius, both trees for `_walk`.
+
+    One tree only, where rounding would spoil the other.
+    """
     shared = _shared(gram.tobytes(), t.size)
     if shared is None:
-        return np.inf, []
+        return np.inf, np.inf, []
     regular, ridge, dual, undo = shared
+    moved = float(blur @ abs(gram) @ blur)
+    if ridge.any():
+        far = np.maximum(abs(low - t), abs(high - t))
+        least += float((2 * far + blur) @ abs(gram) @ blur)
+    else:
+        least = (np.sqrt(least) + np.sqrt(moved)) ** 2
     factor = np.linalg.cholesky(regular).T
     x = lsq_linear(factor, factor @ t, (low - 1e-9, high + 1e-9), method="bvls").x
     x = np.clip(x, low, high)
@@ -162,7 +183,7 @@ def _trees(gram, t, low, high, least):
     basis = np.ascontiguousarray(np.eye(t.size, dtype=np.int64)[:, order])
     ends = np.stack([low, high])[:, order]
     plain = _tree(regular, basis, np.zeros(t.size), x[order], outward[order], ends, radius)
-    return radius, [tree for tree in (reduced, plain) if tree is not None]
+    return least, radius, [tree for tree in (reduced, plain) if tree is not None]
 
 
 def _tree(gram, basis, origin, s, slope, ends, radius):

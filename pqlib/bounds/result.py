@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 MOST_RESOLUTION = 1e-12  # of the energy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """A solution of one channel's problem and what is known about its quality.
 

@@ -113,6 +113,9 @@ def exceeds_at_every_scale(
     problems = list(problems)
     if not problems:
         raise ValueError("problems must hold at least one channel, got none")
+    for problem in problems:
+        if not isinstance(problem, LayerProblem):
+            raise TypeError(f"problems must be LayerProblem(gram, weight), got {problem!r}")
     low = check_number("low", low, low=0, open_low=True)
     high = check_number("high", high, low=low)
     error = check_number("error", error, low=0)

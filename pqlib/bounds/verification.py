@@ -102,8 +102,8 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
         shown = shown if np.isfinite(shown) else 0.0
         if shown >= result.lower * (1 - 1e-12):
             return Certificate(DUAL, shown, "The dual point proves the lower bound.")
-    optimal = result.proven and result.resolution <= MOST_RESOLUTION * problem.energy
-    claim = result.upper - result.resolution if optimal else result.lower
+    optimal = result.proven
+    claim = max(result.lower, result.upper - result.resolution) if optimal else result.lower
     if claim <= 0.0:
         if optimal:
             return Certificate(DUAL, 0.0, "The error is 0, or all that float64 resolves.")
@@ -126,7 +126,8 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
         return Certificate(REFUTED, shown, f"A solution with an error below {claim!r} exists.")
     within = max(TOLERANCE, blur / claim)
     what = "the solution is optimal" if optimal else "the lower bound holds"
-    status = f"A second, independent search found nothing better: {what} within {within:.0e}."
+    status = f"A second, independent search found nothing better: {what} within {within:.0e}"
+    status += f", or {result.resolution:.1e}." if result.resolution else "."
     if pruned and nearly_singular(problem):
         status += " The gram is nearly singular: this holds for weights changed up to 1000-fold."
     return Certificate(REPROVED, max(shown, claim * (1 - TOLERANCE) - blur), status)
@@ -136,9 +137,11 @@ def _wrong(result, problem):
     """What is wrong with the numbers or the solution, or an empty string."""
     if not 0.0 <= result.lower < np.inf:
         return f"lower must be a number of at least 0, not {result.lower!r}."
+    if not 0.0 <= result.resolution <= MOST_RESOLUTION * problem.energy:
+        return f"resolution must be at most 1e-12 of the energy, not {result.resolution!r}."
     w_hat = result.solution
     if w_hat is None:
-        return ""
+        return "" if result.upper == np.inf else "An upper bound needs a solution."
     error = problem.error(w_hat)
     if not abs(error - result.upper) <= 1e-12 * error:  # NaN too
         return f"The error of the solution is {error!r}, not {result.upper!r}."
@@ -150,8 +153,10 @@ def _wrong(result, problem):
             return f"The solution has {kept} non-zeros, more than {result.n_nonzero}."
         return ""
     z, half = result.integers, 2 ** (result.n_bits - 1)
-    if z is None or not np.issubdtype(z.dtype, np.integer):
+    if not isinstance(z, np.ndarray) or not np.issubdtype(z.dtype, np.integer):
         return "The integers are missing, or no whole numbers."
+    if z.shape != w_hat.shape:
+        return f"The integers have shape {z.shape}, the solution {w_hat.shape}."
     if z.min() < -half or z.max() >= half:
         return f"The integers reach from {z.min()} to {z.max()}, beyond {result.n_bits} bits."
     if not np.array_equal(w_hat, result.scale * z):

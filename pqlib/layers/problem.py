@@ -1,6 +1,7 @@
 """One output channel of a layer: what compressing its weights does to its output."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -12,9 +13,12 @@ from pqlib.accurate import quadratic
 
 _ASYMMETRY = 1e-9  # of the largest entry
 _NEGATIVE = 1e-9  # least eigenvalue allowed below zero, of the largest
+_SPREAD = 1e-250  # least diagonal entry that is not 0, of the largest
+_RESOLVED = 1e-15  # of |d|' |P| |d|: above it twice the precision gives all digits
+_TINY = 1e-250  # in units of gram and weights; below it rounding is no longer relative
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerProblem:
     """min over w_hat of (w_hat - w)' P (w_hat - w), the error of one output channel (section 4).
 
@@ -33,7 +37,8 @@ class LayerProblem:
     Raises
     ------
     ValueError, TypeError
-        On NaN, infinity, wrong shapes, an asymmetric or indefinite gram.
+        On NaN, infinity, wrong shapes, an asymmetric or indefinite gram, or one whose diagonal
+        spans more than 250 orders of magnitude, zeros apart.
 
     Examples
     --------
@@ -57,11 +62,21 @@ class LayerProblem:
         off = float(np.max(abs(gram - gram.T)))
         if off > _ASYMMETRY * size:
             raise ValueError(f"gram must be symmetric, its halves differ by {off:g}; use X.T @ X")
-        gram = np.ascontiguousarray((gram + gram.T) / 2)
-        least = float(np.linalg.eigvalsh(gram)[0])
-        if least < -_NEGATIVE * size * weight.size:
+        gram = gram.copy() if off == 0.0 else gram / 2 + gram.T / 2
+        gram = np.ascontiguousarray(gram)
+        power = int(np.frexp(size)[1])
+        scaled = np.ldexp(gram, -power)
+        least = float(np.linalg.eigvalsh(scaled)[0])
+        if least < -_NEGATIVE * weight.size:
+            least = float(np.ldexp(least, power))
             raise ValueError(
                 f"gram must be positive semidefinite, it has the eigenvalue {least:g}; use X.T @ X"
+            )
+        live = gram.diagonal()[gram.diagonal() > 0]
+        if live.size and live.max() * _SPREAD > live.min():
+            raise ValueError(
+                f"gram has diagonal entries from {live.min():g} to {live.max():g}; rescale the "
+                "inputs, or set those that hardly vary to 0"
             )
         gram.flags.writeable = False
         weight = weight.copy()
@@ -91,6 +106,33 @@ class LayerProblem:
             raise ValueError(f"w_hat must have shape {self.weight.shape}, got {w_hat.shape}")
         power, gram = self._scaled
         half = int(np.frexp(max(np.max(abs(w_hat)), np.max(abs(self.weight))))[1])
-        value, _ = quadratic(gram, np.ldexp(w_hat, -half), np.ldexp(self.weight, -half))
+        x, y = np.ldexp(w_hat, -half), np.ldexp(self.weight, -half)
+        value, _ = quadratic(gram, x, y)
+        far = abs(x - y)
+        if not value > max(_RESOLVED * float(far @ abs(gram) @ far), _TINY) and far.any():
+            return self._exact_error(w_hat)
         with np.errstate(over="ignore"):
             return max(float(np.ldexp(value, power + 2 * half)), 0.0)
+
+    def _exact_error(self, w_hat):
+        """The error in whole numbers, rounded once: where its terms all but cancel."""
+        shared = min(_exponent(w_hat), _exponent(self.weight))
+        own = _exponent(self.gram)
+        d = _whole(w_hat, shared) - _whole(self.weight, shared)
+        total = int(d @ _whole(self.gram, own) @ d)
+        try:
+            return max(float(total * Fraction(2) ** (own + 2 * shared)), 0.0)
+        except OverflowError:
+            return float("inf")
+
+
+def _exponent(x):
+    """The largest e, up to 0, for which all x / 2^e are whole numbers."""
+    return min(int(np.min(np.frexp(x)[1])) - 53, 0)
+
+
+def _whole(x, exponent):
+    """x / 2^exponent as Python's whole numbers."""
+    mantissa, power = np.frexp(x)
+    whole = np.ldexp(mantissa, 53).astype(np.int64).astype(object)
+    return whole * (2 ** (power - 53 - exponent).astype(object))

@@ -283,3 +283,9 @@ def test_what_float64_cannot_tell_is_not_called_optimal():
                 undecided += 1
                 assert result.status.startswith("Undecided") and result.resolution == 0
     assert undecided > 0
+
+
+def test_outputs_beyond_float64_are_refused():
+    problem = LayerProblem(1e300 * np.array([[1.0, -1], [-1, 1]]), [1e200, 1e200])
+    with pytest.raises(ValueError, match="outputs beyond float64; rescale"):
+        solve_pruning(problem, 1)

@@ -85,3 +85,19 @@ def test_ill_conditioned_grams_are_told_to_nine_digits(condition):
         upper = solve_quantization(problem, 8, 1.0).upper
         assert reprove_quantization(problem, 8, 1.0, upper) is True
         assert reprove_quantization(problem, 8, 1.0, upper * (1 + 1e-9)) is False
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    (
+        ({"upper": np.nan}, ValueError, "upper must be a finite number"),
+        ({"n_bits": 0}, ValueError, "n_bits must be"),
+        ({"scale": 0.0}, ValueError, "scale must be"),
+        ({"problem": "x"}, TypeError, "problem must be a LayerProblem"),
+        ({"max_nodes": 0}, ValueError, "max_nodes must be"),
+    ),
+)
+def test_bad_input_is_named(change, error, message):
+    options = {"problem": LayerProblem([[1.0]], [0.5]), "n_bits": 3, "scale": 1.0, "upper": 0.2}
+    with pytest.raises(error, match=message):
+        reprove_quantization(**(options | change))

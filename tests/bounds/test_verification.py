@@ -74,7 +74,7 @@ def worse(result, problem):
     yield replace(result, upper=result.upper * (1 - 1e-6)), "error of the solution"
     yield replace(result, lower=2 * result.upper), "exceeds upper"
     yield grown, "error of the solution"
-    yield replace(grown, solution=None, integers=None), "exists"
+    yield replace(grown, solution=None, integers=None, upper=np.inf), "exists"
 
 
 def test_lies_are_refuted(problem, quantized, pruned):
@@ -195,3 +195,73 @@ def test_bad_input_is_named(problem, pruned):
     bare = Result("mine", 0.0, 1.0, np.zeros(14), "")
     with pytest.raises(ValueError, match="which problem"):
         verify(bare, problem)
+
+
+def forged(problem, n_bits, scale, integers):
+    """A result that calls these integers optimal."""
+    z = np.asarray(integers)
+    error = problem.error(scale * z)
+    grid = {"n_bits": n_bits, "scale": scale}
+    return Result("exact", error, error, scale * z, "", integers=z, **grid)
+
+
+def test_sums_of_equal_inputs_are_not_trusted():
+    """Their weights cancel, so that rounding their sum could make the second best look best."""
+    rng = np.random.default_rng(0)
+    refuted = 0
+    for _ in range(300):
+        w, scale = np.array([rng.uniform(0.1, 1), rng.uniform(1e7, 1e9), 0]), rng.uniform(0.1, 3)
+        w[2] = 2.5 * scale - w[0] - w[1]
+        problem = LayerProblem(np.ones((3, 3)), w)
+        better, worse = sorted((problem.error([k * scale, 0, 0]), k) for k in (2, 3))
+        if worse[0] > better[0] * (1 + 1e-9):
+            kind = verify(forged(problem, 4, scale, [worse[1], 0, 0]), problem).kind
+            assert kind != "re-proved"
+            refuted += kind == "refuted"
+    assert refuted > 100
+
+
+def test_grams_near_the_smallest_float():
+    gram = 5e-324 * np.round([[108, -55, 1], [-55, 39, -5], [1, -5, 35]])
+    weight = np.array([6.7, 10.1, -7.4])
+    large = LayerProblem(gram / 5e-324, weight)
+    problem, scale = LayerProblem(gram, 1e39 * weight), 1e40
+    grid = np.array(np.meshgrid(*[range(-2, 2)] * 3)).reshape(3, -1).T
+    errors = np.array([problem.error(scale * z) for z in grid])
+    best = np.argmin(errors)
+    assert best == np.argmin([large.error(10 * z) for z in grid])
+    for i in np.argsort(errors)[:4]:
+        expected = "re-proved" if i == best else "refuted"
+        assert verify(forged(problem, 2, scale, grid[i]), problem).kind == expected
+
+
+def test_bounds_without_a_solution_and_resolutions_are_checked(problem, quantized):
+    bound = solve_quantization(problem, N_BITS, SCALE, "box_qp")
+    for upper in (np.nan, -5.0, 0.5 * quantized.upper):
+        assert verify(replace(bound, upper=upper), problem).kind == "refuted"
+    for resolution in (-1e-3, np.nan, 1e9):
+        assert verify(replace(quantized, resolution=resolution), problem).kind == "refuted"
+    weak = LayerProblem(np.diag([1.0, 1e-6]), [30000.01, 19999.98])
+    best = solve_quantization(weak, 16, 1.0)
+    worse = forged(weak, 16, 1.0, best.integers + np.array([0, 1]))
+    allowed = 1e-12 * weak.energy
+    assert verify(replace(worse, resolution=allowed), weak).kind == "refuted"
+    assert verify(replace(best, integers=None), weak).kind == "refuted"
+
+
+@pytest.mark.parametrize("row", (0, 1))
+@pytest.mark.parametrize(("size", "multiplier"), ((1e-220, 1e150), (1e-5, 1e305), (1, 1e90)))
+def test_a_huge_dual_ends(size, multiplier, row):
+    problem = LayerProblem(size * np.array([[2.0, 1], [1, 2]]), [1.3, 0.4])
+    result = solve_quantization(problem, 3, 1.0)
+    dual = result.dual.copy()
+    dual[row] = multiplier
+    assert verify(replace(result, dual=dual), problem).kind == "re-proved"
+
+
+def test_rank_one_optima_are_confirmed():
+    """Errors of 1e-27 beside weights of 1e3: the error is the solution's own to all digits."""
+    x, rng = np.array([1.0, 1, 1, -1, 2]), np.random.default_rng(0)
+    for _ in range(100):
+        problem = LayerProblem(np.outer(x, x), rng.normal(size=5) * 10.0 ** rng.uniform(-4, 3, 5))
+        assert verify(solve_pruning(problem, 1), problem).kind != "refuted"

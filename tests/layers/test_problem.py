@@ -96,3 +96,33 @@ def test_bad_weights_are_named():
         problem.error(np.ones(3))
     with pytest.raises(ValueError, match="w_hat"):
         problem.error([1.0, np.inf])
+
+
+@pytest.mark.parametrize("big", [1e6, 1e12, 1e15])
+def test_terms_that_cancel_are_summed_exactly(big):
+    """Weights on equal inputs whose sum all but vanishes: twice the precision is not enough."""
+    rng = np.random.default_rng(int(np.log10(big)))
+    gram = np.ones((3, 3)) + np.diag([1.0, 0, 0])
+    for _ in range(50):
+        weight = np.array([0.01 * rng.normal(), big, -big + 0.01 * rng.normal()])
+        problem = LayerProblem(gram, weight)
+        assert problem.energy == float(rational_error(problem, [0.0] * 3))
+        w_hat = np.array([0.0, weight[1] * (1 + 2**-52), weight[2]])
+        assert problem.error(w_hat) == pytest.approx(
+            float(rational_error(problem, w_hat)), rel=1e-15
+        )
+    flat = LayerProblem(np.ones((2, 2)), [1.0, -1.0])
+    assert flat.energy == 0.0
+    assert flat.error([3.0, -1.0]) == 4.0
+
+
+def test_the_ends_of_float64():
+    assert LayerProblem([[1.5e308]], [1.0]).energy == 1.5e308
+    assert LayerProblem([[5e-324]], [2.0]).energy == 2e-323
+    assert LayerProblem(1e300 * np.array([[1.0, -1], [-1, 1]]), [1e200, 1e200]).energy == 0.0
+    assert LayerProblem([[1e300]], [1e200]).energy == np.inf
+    assert LayerProblem([[1e-300, 0], [0, 0]], [1e-200, 1.0]).energy == 0.0
+    with pytest.raises(ValueError, match=r"diagonal entries from 1e-300 to 1e\+300; rescale"):
+        LayerProblem(np.diag([1e-300, 1e300]), [1e100, 1e-190])
+    with pytest.raises(ValueError, match="weight must be finite, got a number beyond float64"):
+        LayerProblem([[1.0]], [10**400])
