@@ -48,5 +48,5 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.11 $@"; exit 1; }
 	@test -x $(PY) || "$(PYTHON)" -m venv .venv
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-	  $(PY) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[torch,bounds,book,test]"
+	  $(PY) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[training,bounds,book,test]"
 	@touch $(STAMP)
