@@ -18,6 +18,7 @@ from rich.table import Column, Table
 
 from pqlib.layers_command import layers
 from pqlib.option_types import Bits
+from pqlib.run_command import runs
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,6 +89,7 @@ def scan_sources(
 
 
 main.add_command(layers)
+main.add_command(runs)
 
 
 @main.group()

@@ -16,6 +16,7 @@ from pqlib.bounds.pruning import solve_pruning
 from pqlib.bounds.pruning_search import Channel
 from pqlib.bounds.quantization import solve_quantization
 from pqlib.experiments.channel_optima import Unit, kept_weights
+from pqlib.experiments.layer_stability import ALL
 from pqlib.experiments.layer_table import CHANNEL, LAYER, TOTAL
 from pqlib.layers.captured import CapturedLayer
 from pqlib.layers.problem import LayerProblem
@@ -28,6 +29,7 @@ PRUNING, AT_SCALES = "pruning, at every scale of an interval", "pruning, at the 
 OPEN = "depends on the budget, or open"
 KINDS = (QUANTIZATION, AT_BEST, PRUNING, AT_SCALES, OPEN)
 BOUNDS = ("sdp", "sdp_box", "box_qp")
+_TEXT = ("chunk", "budget", "scale_choice", "remark", "images", "subset")  # columns
 _ROUNDING = 1e-13  # of the energy: an error that counts as none
 _WHOLE = 128  # inputs up to which heuristics are run on a whole fan-in
 
@@ -44,9 +46,8 @@ def read_results(folder: str) -> dict[str, pd.DataFrame]:
     for name in RESULTS if folder else ():
         for path in (Path(folder, f"{name}.csv"), Path("..", folder, f"{name}.csv")):
             if path.is_file() and name not in found:
-                text = dict.fromkeys(("chunk", "budget", "scale_choice", "remark", "images"), str)
-                table = pd.read_csv(path, dtype=text)
-                own = [c for c in text if c in table]
+                table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
+                own = [c for c in _TEXT if c in table]
                 found[name] = table.fillna(dict.fromkeys(own, ""))
     return found
 
@@ -268,11 +269,44 @@ def _solve(method, problem, n_bits, scale, max_nodes):
     return solve_pruning(problem, kept_weights(problem.n, n_bits), max_nodes=max_nodes)
 
 
-def stability_words(stability: pd.DataFrame) -> str:
-    """How many verdicts are the same on all subsets of images, as a clause."""
-    column = "winner" if "winner" in stability else "verdict"
-    kinds = stability[column].map(lambda v: kind_of(v) if "wins" in v else v)
-    kinds = kinds.str.partition(",")[0]
-    cases = kinds.groupby([stability[c] for c in ("layer", "chunk", "n_bits")]).nunique()
-    same = {int(b): part for b, part in (cases == 1).groupby(level="n_bits")}
-    return by_bits({b: f"{part.sum()} of {len(part)}" for b, part in same.items()})
+def stability_cases(stability: pd.DataFrame) -> pd.DataFrame:
+    """How each chunk fares over draws of images: one row per (images, layer, chunk, n_bits).
+
+    Parameters
+    ----------
+    stability : pandas.DataFrame
+        Of `pqlib.experiments.layer_stability.run`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``draws`` of ``n_images``; ``lead``, ``low``, ``high``: quantization's SNR minus pruning's
+        at the paper's terms, the median over the draws, the least and the most (NaN where one is
+        without error); ``winner`` and ``kind``, the winner and the one of `KINDS` of most draws;
+        ``winners`` and ``kinds``, how many different ones there are. ``all_images``, ``all_lead``,
+        ``all_winner``, ``all_kind``: of all images of the folder at once, where that was run.
+    """
+    lead = stability["quantize_db"] - stability["prune_channel_db"]
+    lead = lead.replace([np.inf, -np.inf], np.nan)
+    rows = stability.assign(lead=lead, kind=stability["verdict"].map(kind_of))
+    keys = ["layer", "chunk", "n_bits"]
+    at_once = rows["subset"].astype(str) == ALL
+    cases = rows[~at_once].groupby(["images", *keys], sort=False)
+    cases = cases.agg(
+        draws=("subset", "nunique"),
+        n_images=("n_images", "first"),
+        lead=("lead", "median"),
+        low=("lead", "min"),
+        high=("lead", "max"),
+        winner=("winner", _most),
+        winners=("winner", "nunique"),
+        kind=("kind", _most),
+        kinds=("kind", "nunique"),
+    )
+    whole = rows[at_once].set_index(keys)[["n_images", "lead", "winner", "kind"]]
+    whole.columns = ["all_images", "all_lead", "all_winner", "all_kind"]
+    return cases.reset_index().join(whole, on=keys)
+
+
+def _most(values):
+    return values.mode()[0]

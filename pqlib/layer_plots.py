@@ -8,6 +8,7 @@ from matplotlib.patches import Rectangle
 
 from pqlib.findings import Finding
 from pqlib.layer_findings import BOUNDS, decibels, lead_words
+from pqlib.layer_words import draws_words, stability_words
 from pqlib.plot_style import (
     MANY,
     METHODS,
@@ -262,6 +263,58 @@ def whole_layer(rows: pd.DataFrame, n_bits: int, name: str) -> Finding:
         figure,
         alt=f"Whole layer at {n_bits} bits: {finding}.",
         caption=f"The whole fan-in at {n_bits} bits: {finding}.",
+        name=name,
+    )
+
+
+def stability(cases: pd.DataFrame, name: str) -> Finding:
+    """How far the lead of quantization moves with the images, against the lead itself.
+
+    Parameters
+    ----------
+    cases : DataFrame
+        Of `pqlib.layer_findings.stability_cases`.
+    name : str
+        Label of the figure.
+    """
+    whole = cases["all_lead"].notna().any()
+    centre = "all_lead" if whole else "lead"
+    shown = cases[np.isfinite(cases[[centre, "lead"]].astype(float)).all(axis=1)]
+    if shown.empty:
+        return _nothing("on each chunk one of the methods is without error", name)
+    sources = list(dict.fromkeys(shown["images"]))
+    figure, grid = subplots(1, len(sources), height=3.2, sharex=True, sharey=True, squeeze=False)
+    for axes, images in zip(grid.flat, sources, strict=True):
+        rows = shown[shown["images"] == images]
+        at = rows[centre]
+        axes.axhline(0, color=NEUTRAL["color"], linewidth=0.8)
+        for method, style in METHODS.items():
+            own = rows["winner"].str.startswith(method)
+            ends = ((rows[end] - at)[own] for end in ("low", "high"))
+            axes.vlines(at[own], *ends, color=style["color"], linewidth=2, alpha=0.4)
+            marks(axes, at[own], (rows["lead"] - at)[own], method, many=False)
+        changed = rows["winners"] > 1
+        axes.plot(at[changed], (rows["lead"] - at)[changed], linestyle="", marker="x",
+                  color="black", markersize=7, label="winner changes")  # fmt: skip
+        axes.set_title(draws_words(rows).replace(" images of ", " images\nof "), fontsize=9)
+    low, high = grid[0, 0].get_ylim()
+    for axes in grid.flat:
+        axes.plot([-high, -low], [high, low], **line(NEUTRAL | {"label": "equal errors"}))
+    of = f"all {shown['all_images'].iloc[0]:.0f} images" if whole else "the draws' median"
+    figure.supxlabel(f"lead of quantization on {of} (dB)", fontsize=10)
+    grid[0, 0].set(ylim=(low, high), ylabel="lead on a draw, minus that (dB)")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    words = stability_words(cases)
+    finding = f"{words['same']}; {words['close']}"
+    return Finding(
+        figure,
+        alt=f"Change of quantization's lead over pruning with the images: {finding}.",
+        caption=(
+            "One mark per chunk and bit-width, the median over the draws, with a bar from the "
+            "least to the most; where a bar reaches the dotted line, the winner changes. "
+            f"{finding[0].upper()}{finding[1:]}. Between draws the lead moves by {words['spread']}."
+        ),
         name=name,
     )
 

@@ -1,12 +1,91 @@
-"""`pqlib layers solve`: both problems solved exactly on the layers of any network."""
+"""`pqlib layers`: both problems solved exactly on the layers of any network, on any images."""
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from pqlib.experiments.layer_config import LITE0_LAYERS, LayerBounds
 from pqlib.option_types import Bits, Names
+
+_CONFIG = (
+    click.argument("model", default=LayerBounds.model),
+    click.option("--weights", help="A checkpoint, 'pretrained' or 'random'; see MODEL."),
+    click.option(
+        "--images", help="A folder of JPEG and PNG; by default photographs of pip packages."
+    ),
+    click.option(
+        "--transform",
+        default=LayerBounds.transform,
+        show_default=True,
+        help="'imagenet' (with the model's own size and mean), or python:package.module:factory.",
+    ),
+    click.option("--n-images", type=int, default=LayerBounds.n_images, show_default=True),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of every draw."),
+    click.option("--image-seed", type=int, help="Of the draw of images; by default the seed."),
+    click.option(
+        "--layers",
+        "names",
+        type=Names(),
+        help="Module names, with commas, or 'all'. Ten layers of EfficientNet-Lite0 by default, of "
+        "another model all.",
+    ),
+    click.option(
+        "--chunk", type=int, help="Most inputs of a chunk; by default the paper's 32 and 36."
+    ),
+    click.option("--bits", type=Bits(), default="2-8", show_default=True),
+    click.option(
+        "--n-channels",
+        type=int,
+        default=LayerBounds.n_channels,
+        show_default=True,
+        help="Output channels drawn of each layer; 0 for all.",
+    ),
+    click.option(
+        "--n-chunks",
+        type=int,
+        default=LayerBounds.n_chunks,
+        show_default=True,
+        help="Chunks drawn of each layer's fan-in; 0 for all.",
+    ),
+    click.option("--n-positions", type=int, help="Outputs drawn of each image and layer."),
+    click.option(
+        "--max-nodes",
+        type=int,
+        default=LayerBounds.max_nodes,
+        show_default=True,
+        help="Of one exact search; the default takes 10 seconds to two minutes.",
+    ),
+    click.option(
+        "--reproved-share",
+        type=float,
+        default=LayerBounds.reproved_share,
+        show_default=True,
+        help="Of the optima, proven again by another algorithm.",
+    ),
+)
+_RUN = (
+    click.option("--jobs", type=click.IntRange(1), help="Processes; all cores by default."),
+    click.option(
+        "--folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="For the results; by default one in runs/, named by a hash of the options.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Say what it would cost, and stop."),
+)
+
+
+def _with(options: tuple[Callable, ...]) -> Callable:
+    """All of these options, in this order."""
+
+    def decorate(function):
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 @click.group()
@@ -15,55 +94,7 @@ def layers() -> None:
 
 
 @layers.command()
-@click.argument("model", default=LayerBounds.model)
-@click.option("--weights", help="A checkpoint, 'pretrained' or 'random'; see MODEL.")
-@click.option("--images", help="A folder of JPEG and PNG; by default photographs of pip packages.")
-@click.option(
-    "--transform",
-    default=LayerBounds.transform,
-    show_default=True,
-    help="'imagenet' (with the model's own size and mean), or python:package.module:factory.",
-)
-@click.option("--n-images", type=int, default=LayerBounds.n_images, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of every draw.")
-@click.option(
-    "--layers",
-    "names",
-    type=Names(),
-    help="Module names, with commas, or 'all'. Ten layers of EfficientNet-Lite0 by default, of "
-    "another model all.",
-)
-@click.option("--chunk", type=int, help="Most inputs of a chunk; by default the paper's 32 and 36.")
-@click.option("--bits", type=Bits(), default="2-8", show_default=True)
-@click.option(
-    "--n-channels",
-    type=int,
-    default=LayerBounds.n_channels,
-    show_default=True,
-    help="Output channels drawn of each layer; 0 for all.",
-)
-@click.option(
-    "--n-chunks",
-    type=int,
-    default=LayerBounds.n_chunks,
-    show_default=True,
-    help="Chunks drawn of each layer's fan-in; 0 for all.",
-)
-@click.option("--n-positions", type=int, help="Outputs drawn of each image and layer.")
-@click.option(
-    "--max-nodes",
-    type=int,
-    default=LayerBounds.max_nodes,
-    show_default=True,
-    help="Of one exact search; the default takes 10 seconds to two minutes.",
-)
-@click.option(
-    "--reproved-share",
-    type=float,
-    default=LayerBounds.reproved_share,
-    show_default=True,
-    help="Of the optima, proven again by another algorithm.",
-)
+@_with(_CONFIG)
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
@@ -71,13 +102,7 @@ def layers() -> None:
     show_default=True,
     help="Processes of this machine, or a Ray cluster (RAY_ADDRESS, or one that is started here).",
 )
-@click.option("--jobs", type=click.IntRange(1), help="Processes; all cores by default.")
-@click.option(
-    "--folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="For the results; runs/layers-HASH by default.",
-)
-@click.option("--dry-run", is_flag=True, help="Say what it would cost, and stop.")
+@_with(_RUN)
 def solve(names, engine, jobs, folder, dry_run, **options) -> None:
     """Prune and quantize channels of MODEL's layers, each to its proven optimum.
 
@@ -99,17 +124,62 @@ def solve(names, engine, jobs, folder, dry_run, **options) -> None:
     chunk) that are done are kept in the folder: the same command goes on where an interrupted one
     stopped.
     """
-    if names is None:
-        names = LITE0_LAYERS if options["model"] == LayerBounds.model else ()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with _answered():
         from pqlib.experiments.layer_run import run  # slow to import
 
-        config = LayerBounds(layers=names, **options)
-        done = run(config, folder, engine, jobs, dry_run)
+        done = run(_config(names, options), folder, engine, jobs, dry_run)
+    if done:
+        click.echo(f"table.csv, verdicts.csv and provenance.json in {done}")
+
+
+@layers.command()
+@_with(_CONFIG)
+@click.option(
+    "--n-subsets", type=int, default=20, show_default=True, help="Draws of the images, N each."
+)
+@click.option(
+    "--photographs",
+    is_flag=True,
+    help="Beside a folder of images, as many draws of the photographs of pip packages.",
+)
+@_with(_RUN)
+def stability(names, n_subsets, photographs, jobs, folder, dry_run, **options) -> None:
+    """Do the verdicts on MODEL's layers depend on the images?
+
+    Runs `pqlib layers solve` on the same channels and chunks with one draw of images after another,
+    and with all images of the folder at once. What is proven between scales is left out. MODEL and
+    the other options are those of `pqlib layers solve`.
+
+    \b
+    pqlib layers stability --images photos --n-images 48 --photographs --dry-run
+    pqlib layers stability --n-subsets 5 --layers conv_stem,classifier --n-channels 8
+
+    Draws that are done are kept in the folder: the same command goes on where an interrupted one
+    stopped.
+    """
+    with _answered():
+        from pqlib.experiments.layer_run import run_stability  # slow to import
+        from pqlib.experiments.layer_stability import LayerStability
+
+        config = LayerStability(_config(names, options), n_subsets, photographs)
+        done = run_stability(config, folder, jobs, dry_run)
+    if done:
+        click.echo(f"stability.csv and provenance.json in {done}")
+
+
+def _config(names, options) -> LayerBounds:
+    if names is None:
+        names = LITE0_LAYERS if options["model"] == LayerBounds.model else ()
+    return LayerBounds(layers=names, **options)
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Errors that a user can mend as messages, and an interruption as one."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
     except (ValueError, TypeError, OSError, ModuleNotFoundError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
         raise click.ClickException("interrupted; the same command goes on from here") from None
-    if done:
-        click.echo(f"table.csv, verdicts.csv and provenance.json in {done}")

@@ -2,6 +2,8 @@
 
 import os
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: xdist uses all cores already
+
 import pytest
 
 

@@ -30,6 +30,13 @@ SMOKE = {
         "max_nodes": 100_000,
         "results": "",
     },
+    "fine_tuning": {
+        "model": "cifar_resnet20",
+        "preset": "smoke",
+        "bits": [2],
+        "epochs": 1,
+        "n_threads": 1,
+    },
 }
 FAVORS_PRUNING = "_blocks.8._depthwise_conv.weight"
 
@@ -181,6 +188,36 @@ def test_the_layers_chapter_on_other_layers(parameters, said, tmp_path):
     if parameters["layer"] == "conv_stem":
         assert "1 more at the best scale only" in glued["verdict_here"]
         assert "for pruning at this scale and budget" in findings["fig-layer-rectangles"]
+
+
+# what is trained otherwise, and what the chapter must say of it
+TRAINED = [
+    {"bits": [8], "seed": 3},
+    {"model": "mobilenet_v2", "bits": [2, 8]},
+    {"model": "deeplab_v3_mobilenet_v2", "data": "scenes:80", "bits": [4]},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parameters", TRAINED, ids=[p.get("model", "small") for p in TRAINED])
+def test_the_training_chapter_on_other_networks(parameters, tmp_path):
+    pytest.importorskip("torchmetrics")
+    glued, findings = execute("fine_tuning", parameters, tmp_path)
+    words = " ".join([*glued.values(), *findings.values()])
+    assert "nan" not in words.split()
+    assert glued["live_verdict"].endswith("bits")
+    assert glued["live_verdict"] in findings["fig-live-accuracy"]
+    for n_bits in parameters["bits"]:
+        assert f"{n_bits} bits" in findings["fig-live-loss"]
+        assert f"at {n_bits} bits" in findings["fig-sparsity-schedule"]
+    assert glued["lowest"] == str(parameters["bits"][0])
+    if parameters["bits"] == [8]:
+        assert "+0.0 points for quantization and +0.0 for pruning" in glued["spared_effect"]
+        assert glued["authors_lead"] == glued["fair_lead"]
+    if "mIoU" in glued["fp_words"]:
+        assert glued["simple_words"] == "" and "mIoU" in findings["fig-live-accuracy"]
+    assert glued["table1_counts"].startswith("quantization is ahead in 53 of 56 cells")
+    assert glued["table1_own"].startswith(("not run: `pqlib run table1", "quantization is ahead"))
 
 
 DENSITIES = ("fig-tensor-density", "fig-density")

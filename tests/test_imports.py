@@ -11,10 +11,11 @@ ROOMS = (
     *("expected_error", "distribution_scale"),
     *("compilation", "accurate", "kernels", "scale_search", "ranges"),
     *("comparison", "verdicts", "tensor_formats", "checkpoints", "downloads", "zoo"),
-    *("layers", "bounds"),
+    *("layers", "bounds", "training"),
     *("tensor_scan", "scan", "authors", "zoo_statistics", "zoo_predictors"),
     *("findings", "plot_style", "plots", "prediction_plots", "zoo_plots", "scan_command"),
-    *("experiments", "option_types", "layers_command", "layer_findings", "layer_plots"),
+    *("experiments", "option_types", "layers_command", "run_command", "layer_findings"),
+    *("layer_words", "layer_plots", "training_findings", "training_plots"),
     *("book", "cli", "__main__"),
 )
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
+from redrawn_cases import redrawn
 from relu_cases import relu_gram
 from test_plots import contrast
 
@@ -16,6 +17,7 @@ from pqlib.experiments.layer_bounds import units_of
 from pqlib.experiments.layer_config import LayerBounds
 from pqlib.experiments.layer_table import layer_table
 from pqlib.experiments.layer_verdicts import layer_verdicts
+from pqlib.layer_findings import stability_cases
 from pqlib.layers.captured import CapturedLayer, Chunk, chunk_bounds
 from pqlib.layers.problem import LayerProblem
 
@@ -74,6 +76,8 @@ def findings(rows):
         layer_plots.whole_layer(whole(), 4, "fig-h"),
         layer_plots.whole_layer(whole(gram=singular), 4, "fig-i"),
         layer_plots.whole_layer(whole(weight=np.ones((1, 12)) * 0.3), 4, "fig-j"),
+        layer_plots.stability(stability_cases(redrawn()), "fig-k"),
+        layer_plots.stability(stability_cases(redrawn("photographs")), "fig-l"),
     ]
 
 
@@ -214,16 +218,3 @@ def test_results_survive_a_file(tmp_path):
         VERDICTS
     )
     assert layer_findings.read_results("") == {}
-
-
-def test_stability_counts_cases_with_one_verdict():
-    table = pd.DataFrame(
-        {
-            "subset": [0, 1, 0, 1], "layer": "a", "chunk": ["0", "0", "1", "1"], "n_bits": 2,
-            "winner": ["quantization", "quantization", "pruning", "quantization"],
-        }
-    )  # fmt: skip
-    assert layer_findings.stability_words(table) == "1 of 2 at 2 bits"
-    words = table.rename(columns={"winner": "verdict"})
-    words["verdict"] = words["verdict"] + " wins"
-    assert layer_findings.stability_words(words) == "1 of 2 at 2 bits"

@@ -29,7 +29,7 @@ def capture(config: LayerBounds) -> list[CapturedLayer]:
         config.images,
         config.transform,
         n_images=config.n_images,
-        seed=config.seed,
+        seed=config.seed if config.image_seed is None else config.image_seed,
         preprocessing=opened.preprocessing,
     )
     return capture_layers(

@@ -32,6 +32,9 @@ class LayerBounds:
     model, weights, images, transform, n_images, seed
         As `pqlib.layers.models.open_model` and `pqlib.layers.images.open_images` take them;
         ``seed`` also draws channels, chunks and the results that are proven again.
+    image_seed : int, optional
+        Draws the images in place of ``seed``, so that the same channels and chunks can be compared
+        over different images.
     layers : tuple of str
         Names of modules; empty for all.
     chunk : int, optional
@@ -53,6 +56,7 @@ class LayerBounds:
     transform: str = "imagenet"
     n_images: int = 64
     seed: int = 0
+    image_seed: int | None = None
     layers: tuple[str, ...] = LITE0_LAYERS
     chunk: int | None = None
     bits: tuple[int, ...] = BITS
@@ -74,6 +78,8 @@ class LayerBounds:
             IntegerGrid(b, 1.0)
         check_integer("n_images", self.n_images, low=1, high=10**6)
         check_integer("seed", self.seed, low=0, high=2**31)
+        if self.image_seed is not None:
+            check_integer("image_seed", self.image_seed, low=0, high=2**31)
         check_integer("n_channels", self.n_channels, low=0, high=10**6)
         check_integer("n_chunks", self.n_chunks, low=0, high=10**6)
         if self.chunk is not None:
@@ -84,8 +90,11 @@ class LayerBounds:
         check_number("reproved_share", self.reproved_share, low=0, high=1)
 
     def as_json(self) -> dict[str, object]:
-        """All of it, and the format of the records."""
-        return dataclasses.asdict(self) | {"format": _FORMAT}
+        """All of it, and the format of the records; ``image_seed`` only where it is given."""
+        stated = dataclasses.asdict(self) | {"format": _FORMAT}
+        if self.image_seed is None:
+            del stated["image_seed"]  # as in folders from before there was one
+        return stated
 
     @property
     def hash(self) -> str:

@@ -5,21 +5,21 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-import joblib
 import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
-from pqlib.experiments import layer_bounds
+from pqlib.experiments import layer_bounds, layer_stability
 from pqlib.experiments.channel_optima import OUTPUT_GRID, Unit
+from pqlib.experiments.engines import engine_of
 from pqlib.experiments.layer_config import LayerBounds
+from pqlib.experiments.layer_stability import LayerStability
 from pqlib.experiments.layer_table import layer_table
 from pqlib.experiments.layer_verdicts import layer_verdicts, open_to_scale
 from pqlib.experiments.ledger import Ledger
@@ -39,8 +39,7 @@ def run(
     if dry_run:
         return None
     folder = folder or Path("runs") / f"layers-{config.hash}"
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    bar = Progress(*columns, TimeElapsedColumn(), console=console)
+    bar = _progress(console)
     task = bar.add_task("", total=len(units))
 
     def solve(step, jobs, *arguments):
@@ -79,18 +78,69 @@ def run(
     return folder
 
 
-def cost(units: Sequence[Unit], config: LayerBounds) -> str:
-    """What a run will do, before it begins."""
+def run_stability(
+    config: LayerStability, folder: Path | None, n_jobs: int | None, dry_run: bool
+) -> Path | None:
+    """Solve all draws of images, write ``stability.csv`` and ``provenance.json``; the folder."""
+    console = Console(stderr=True, markup=False)
+    draws = layer_stability.draws_of(config)
+    begun = time.monotonic()
+    layers = layer_bounds.capture(draws[0].config)
+    seconds = time.monotonic() - begun
+    units = [unit for layer in layers for unit in layer_bounds.units_of(layer, config.base)]
+    sizes = [len(draw.files) for draw in draws]
+    console.print(cost(units, config.base, sizes, seconds), soft_wrap=True)
+    if dry_run:
+        return None
+    folder = folder or Path("runs") / f"stability-{config.hash}"
+    bar = _progress(console)
+    task, keys = bar.add_task("", total=len(draws)), {draw.key for draw in draws}
+    n_jobs = n_jobs or os.cpu_count()
+    with Ledger(folder, config.as_json()) as ledger, bar:
+        table = layer_stability.run(
+            config,
+            ledger,
+            n_jobs=n_jobs,
+            on_done=lambda key: bar.update(task, advance=int(key in keys), description=key),
+        )
+        ledger.write("stability.csv", table.to_csv(index=False, lineterminator="\n"))
+        ledger.write("provenance.json", json.dumps(provenance(config), indent=1) + "\n")
+    return folder
+
+
+def _progress(console):
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    return Progress(*columns, TimeElapsedColumn(), console=console)
+
+
+def cost(
+    units: Sequence[Unit],
+    config: LayerBounds,
+    draws: Sequence[int] = (),
+    capture_seconds: float = 0.0,
+) -> str:
+    """What a run will do, before it begins.
+
+    Of a `LayerStability`, ``draws`` are the images of each draw and ``capture_seconds`` what the
+    first of them took to capture.
+    """
     channels = sum(len(unit.weights) for unit in units)
     largest = max(unit.weights.shape[1] for unit in units)
     seconds = sum(unit_seconds(unit, config) for unit in units)
     text = (
         f"{len(units)} units, {channels} channels of at most {largest} inputs: "
         f"{channels * len(config.bits) * (len(OUTPUT_GRID) + 3)} exact quantizations and "
-        f"{channels} pruning curves, some {max(seconds / 60, 0.1):.1f} minutes of one core; "
-        "besides, some 10 s for each verdict for pruning that is to be proven between scales, and "
-        "a minute or two of compilation in the first run"
+        f"{channels} pruning curves"
     )
+    if draws:
+        seconds = len(draws) * seconds + capture_seconds * sum(draws) / draws[0]
+        text = f"{len(draws)} draws of images, {sum(draws)} images in all; for each, {text}"
+    text += f"{'; in all' if draws else ''}, some {max(seconds / 60, 0.1):.1f} minutes of one core"
+    if not draws:
+        text += (
+            "; besides, some 10 s for each verdict for pruning that is to be proven between scales"
+        )
+    text += ", and a minute or two of compilation in the first run"
     singular = [unit.key for unit in units if unit.singular]
     if singular:
         named = ", ".join(singular[:5]) + ", ..." * (len(singular) > 5)
@@ -118,31 +168,7 @@ def unit_seconds(unit: Unit, config: LayerBounds) -> float:
     return 1e-3 * channels * (len(config.bits) * quantize + curve)
 
 
-@contextmanager
-def engine_of(
-    engine: str, n_jobs: int | None
-) -> Iterator[tuple[int, tuple[type[BaseException], ...]]]:
-    """Run joblib on this machine or on a Ray cluster; how many workers, errors of a lost one."""
-    if engine == "local":
-        yield n_jobs or os.cpu_count() or 1, (BrokenProcessPool,)
-        return
-    try:
-        import ray
-        from ray.util.joblib import register_ray
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "engine ray needs Ray; pip install 'pqlib[cluster]', or take --engine local"
-        ) from None
-    register_ray()
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False)  # of RAY_ADDRESS, one that runs here, or a new one
-    n_there = int(ray.cluster_resources().get("CPU", 1))
-    n_workers = min(n_jobs or n_there, n_there)
-    with joblib.parallel_config("ray", n_jobs=n_workers):
-        yield n_workers, (ray.exceptions.RayError,)
-
-
-def provenance(config: LayerBounds) -> dict[str, object]:
+def provenance(config: LayerBounds | LayerStability) -> dict[str, object]:
     """What is needed to make the rows again."""
     packages = ("pqlib", "numpy", "scipy", "numba", "torch", "timm", "torchvision")
     versions = {}
@@ -160,18 +186,25 @@ def provenance(config: LayerBounds) -> dict[str, object]:
     }
 
 
-def command(config: LayerBounds) -> str:
+def command(config: LayerBounds | LayerStability) -> str:
     """The command line of a config, without what is default."""
-    words = ["pqlib", "layers", "solve", config.model]
+    if isinstance(config, LayerBounds):
+        return shlex.join(["pqlib", "layers", "solve", config.model, *_options(config)])
+    words = ["pqlib", "layers", "stability", config.base.model, *_options(config.base)]
+    return shlex.join([*words, *_options(config)])
+
+
+def _options(config):
+    words = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name == "model" or value == field.default:
+        if field.name in ("model", "base") or value == field.default:
             continue
-        option = "--" + field.name.replace("_", "-")
+        words.append("--" + field.name.replace("_", "-"))
         if isinstance(value, tuple):
             value = ",".join(map(str, value)) or "all"
-        words += [option, str(value)]
-    return shlex.join(words)
+        words += [] if value is True else [str(value)]
+    return words
 
 
 def summary(verdicts: pd.DataFrame) -> Table:

@@ -82,6 +82,15 @@ class Ledger:
         entry = _read(self.folder / _file(key))
         return entry["record"] if isinstance(entry, dict) and entry.get("key") == key else None
 
+    def records(self) -> dict[str, dict]:
+        """All records by their keys, in the order of the keys."""
+        found = {}
+        for path in self.folder.glob("*.json"):
+            entry = _read(path)
+            if isinstance(entry, dict) and entry.keys() == {"key", "record"}:
+                found[entry["key"]] = entry["record"]
+        return dict(sorted(found.items()))
+
     def write(self, name: str, text: str) -> None:
         """Replace a file of the folder, as a whole."""
         partial = self.folder / f"{name}.{os.getpid()}.tmp"

@@ -1,1 +1,1 @@
-"""Fine-tuning of whole networks with compressed weights: training with a learned step, and gradual pruning by magnitude."""
+"""Fine-tuning of whole networks: quantization with a learned scale, and gradual pruning."""

@@ -1,0 +1,357 @@
+"""The whole of Table 1 at four sizes: from seconds on digits to the paper's own setting."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pqlib._validation import check_choice
+from pqlib.experiments.finetune_config import METHODS, POST_TRAINING, TRAINED, FineTune
+from pqlib.training.settings import Settings
+
+PRESETS = ("smoke", "laptop", "gpu", "paper")
+STEP = 0.33  # between two learning rates (appendix G)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A row of Table 4: how the paper fine-tunes one network."""
+
+    batch_size: int
+    weight_decay: float
+    optimizer: str
+    epochs: int
+    learning_rate: float
+
+
+# Table 4, with "5.0-5" read as 5.0e-5
+TABLE4 = {
+    "resnet18": Recipe(256, 1e-4, "sgd", 20, 1e-3),
+    "resnet50": Recipe(128, 1e-4, "sgd", 20, 1e-5),
+    "mobilenet_v2": Recipe(128, 5e-5, "sgd", 20, 1e-5),
+    "mobilenet_v3_small": Recipe(128, 1e-4, "sgd", 20, 1e-3),
+    "efficientnet_lite0": Recipe(128, 5e-5, "sgd", 20, 1e-5),
+    "vit_small": Recipe(128, 1e-4, "adam", 20, 1e-4),
+    "deeplab_v3_mobilenet_v2": Recipe(16, 0.0, "sgd", 200, 1e-6),
+    "efficientdet": Recipe(16, 5e-5, "adam", 20, 1e-5),
+}
+MODELS = tuple(TABLE4)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a preset does with one network.
+
+    Attributes
+    ----------
+    base : FineTune
+        Of method "none": the network, the data, and the settings of the baseline's training.
+    fine : Settings
+        Of the fine-tuning, at the learning rate in the middle of the grid.
+    powers : tuple of int
+        The grid: the learning rate times 0.33 to these powers.
+    """
+
+    base: FineTune
+    fine: Settings
+    powers: tuple[int, ...]
+
+
+def plan(preset: str, model: str) -> Plan:
+    """How a preset trains and fine-tunes a network; ``python:...`` ones as a ResNet."""
+    check_choice("preset", preset, PRESETS)
+    if model not in TABLE4 and not model.startswith(("python:", "cifar_resnet")):
+        raise ValueError(
+            f"model {model!r} is unknown; take one of {', '.join(MODELS)}, cifar_resnet20, "
+            "cifar_resnet32 or python:package.module:factory"
+        )
+    return {"smoke": _smoke, "laptop": _laptop, "gpu": _gpu, "paper": _paper}[preset](model)
+
+
+def _smoke(model):
+    """A few steps on tiny images: that everything works, not what comes out."""
+    transformer, detects = model == "vit_small", model == "efficientdet"
+    scenes = detects or model == "deeplab_v3_mobilenet_v2"
+    rate = 1e-3 if transformer or detects else 0.05
+    optimizer = "adam" if transformer or detects else "sgd"
+    few = scenes or model in ("resnet50", "efficientnet_lite0", "vit_small")
+    base = FineTune(
+        model,
+        "scenes:80" if scenes else "digits",
+        Settings(3, 8 if scenes else 16, rate, optimizer, max_steps=8 if scenes else None),
+        size=128 if detects else 64 if scenes else 32,
+        limit=32 if scenes else 96 if few else 320,
+        augment=False,
+        patch=16 if transformer else None,
+        bn_batches=4,
+    )
+    fine = dataclasses.replace(base.settings, epochs=2, learning_rate=rate / 5)
+    return Plan(base, fine, (0,))
+
+
+_LAPTOP = {  # epochs and rate of the baseline's training, then epochs and rate of the fine-tuning
+    "vit_small": (15, 5e-4, 4, 1e-4),
+    "deeplab_v3_mobilenet_v2": (20, 0.05, 6, 0.01),
+    "efficientdet": (25, 1e-3, 6, 3e-4),
+}
+
+
+def _laptop(model):
+    """Two cores, the eight networks within some hours."""
+    transformer, detects = model == "vit_small", model == "efficientdet"
+    segments = model == "deeplab_v3_mobilenet_v2"
+    epochs, rate, fine_epochs, fine_rate = _LAPTOP.get(model, (15, 0.05, 4, 0.01))
+    optimizer = "adam" if transformer or detects else "sgd"
+    base = FineTune(
+        model,
+        "scenes:5600" if not (segments or detects) else "scenes:1500",
+        Settings(
+            epochs,
+            16 if segments or detects else 64,
+            rate,
+            optimizer,
+            weight_decay=1e-4 if model not in TABLE4 else TABLE4[model].weight_decay,
+        ),
+        size=128 if detects else 64 if segments else 32,
+        patch=8 if transformer else None,
+    )
+    fine = dataclasses.replace(base.settings, epochs=fine_epochs, learning_rate=fine_rate)
+    return Plan(base, fine, (-1, 0, 1))
+
+
+def _gpu(model):
+    """One GPU, a day: larger images, Table 4's epochs."""
+    laptop = _laptop(model)
+    wide = {"vit_small": 8, "deeplab_v3_mobilenet_v2": 4, "efficientdet": 4}.get(model, 4)
+    size = {"deeplab_v3_mobilenet_v2": 256, "efficientdet": 320}.get(model, 64)
+    deterministic = model not in ("deeplab_v3_mobilenet_v2", "efficientdet")  # CUDA has no such
+    options: dict[str, Any] = {"n_workers": 8, "deterministic": deterministic}
+    batch = min(wide * laptop.base.settings.batch_size, 256)
+    settings = dataclasses.replace(
+        laptop.base.settings, batch_size=batch, epochs=60, precision="bf16", **options
+    )
+    base = dataclasses.replace(
+        laptop.base, settings=settings, size=size, data="scenes:20000", device="cuda"
+    )
+    fine = dataclasses.replace(settings, epochs=20, learning_rate=laptop.fine.learning_rate)
+    return Plan(base, fine, (-2, -1, 0, 1, 2))
+
+
+def _paper(model):
+    """Table 4 and appendix G: ImageNet, Pascal VOC and COCO; the network as it was published."""
+    recipe = TABLE4.get(model, TABLE4["resnet18"])
+    deterministic = model not in ("deeplab_v3_mobilenet_v2", "efficientdet")
+    data = {"deeplab_v3_mobilenet_v2": "voc:data/voc", "efficientdet": "coco:data/coco"}
+    size = {"deeplab_v3_mobilenet_v2": 512, "efficientdet": 640}
+    fine = Settings(
+        recipe.epochs,
+        recipe.batch_size,
+        recipe.learning_rate,
+        recipe.optimizer,
+        weight_decay=recipe.weight_decay,
+        deterministic=deterministic,
+        n_workers=8,
+    )
+    settings = dataclasses.replace(fine, epochs=0)
+    if model == "deeplab_v3_mobilenet_v2":  # only its backbone has published weights here
+        settings = dataclasses.replace(fine, epochs=50, learning_rate=0.01, weight_decay=1e-4)
+    base = FineTune(
+        model,
+        data.get(model, "folder:data/imagenet"),
+        settings,
+        size=size.get(model, 224),
+        weights="pretrained" if model in TABLE4 else None,
+        variant="tf_efficientdet_d1" if model == "efficientdet" else None,
+        device="cuda",
+    )
+    return Plan(base, fine, (-2, -1, 0, 1, 2))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A choice of cells; all that `pqlib run table1` takes and that its numbers depend on.
+
+    Attributes
+    ----------
+    preset : str
+    models, bits, methods, seeds : tuple
+    powers : tuple of int, optional
+        The grid of learning rates, by default the preset's.
+    data : tuple of str, optional
+        For all networks, or TASK=SOURCE for those of a task (classification, segmentation,
+        detection); the preset's by default.
+    changes : mapping, optional
+        Fields of `FineTune` or of its `Settings` that are other than the preset's, such as
+        ``{"size": 64, "epochs": 10}``; ``"baseline_epochs"`` for the baseline's.
+    """
+
+    preset: str = "smoke"
+    models: tuple[str, ...] = MODELS
+    bits: tuple[int, ...] = tuple(range(2, 9))
+    methods: tuple[str, ...] = TRAINED
+    seeds: tuple[int, ...] = (0,)
+    powers: tuple[int, ...] | None = None
+    data: tuple[str, ...] = ()
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        check_choice("preset", self.preset, PRESETS)
+        for name in ("models", "bits", "methods", "seeds", "powers", "data"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise TypeError(f"{name} must be a sequence, got {value!r}")
+            if value is None:
+                continue
+            value = tuple(value)
+            if len(set(value)) < len(value) or (not value and name != "data"):
+                raise ValueError(f"{name} must be one or several, all different; got {value}")
+            object.__setattr__(self, name, value)
+        for method in self.methods:
+            check_choice("methods", method, METHODS)
+        tasks = [text.partition("=")[0] for text in self.data if "=" in text.partition(":")[0]]
+        for task in tasks:
+            check_choice("data", task, ("classification", "segmentation", "detection"))
+        known = {f.name for kind in (FineTune, Settings) for f in dataclasses.fields(kind)}
+        own = {"model", "data", "settings", "method", "n_bits", "baseline", "seed"}
+        unknown = [k for k in self.changes if k not in (known - own) | {"baseline_epochs"}]
+        if unknown:
+            raise ValueError(f"changes may not name {', '.join(unknown)}")
+
+    def cells(self) -> list[FineTune]:
+        """All runs, baselines first."""
+        baselines, others = [], []
+        for model in self.models:
+            for seed in self.seeds:
+                base, fine, powers = self._plan(model, seed)
+                baselines.append(base)
+                for method in self.methods:
+                    for n_bits in self.bits if method != "none" else ():
+                        others += self._grid(base, fine, powers, method, n_bits)
+        return baselines + others
+
+    def _plan(self, model, seed):
+        found = plan(self.preset, model)
+        changes = {k: v for k, v in self.changes.items() if v is not None}
+        training = {f.name for f in dataclasses.fields(Settings)} & changes.keys()
+        shared = {k: changes[k] for k in training if k not in ("epochs", "learning_rate")}
+        own = {k: changes[k] for k in training if k in ("epochs", "learning_rate")}
+        first = {"epochs": changes["baseline_epochs"]} if "baseline_epochs" in changes else {}
+        rest = {k: v for k, v in changes.items() if k not in training and k != "baseline_epochs"}
+        settings = dataclasses.replace(found.base.settings, **shared, **first, seed=seed)
+        compressing = ("keep_first_last", "scaled_gradient", "monotone")
+        base = dataclasses.replace(
+            found.base, **{k: v for k, v in rest.items() if k not in compressing}
+        )
+        base = dataclasses.replace(base, settings=settings, data=self._source(base))
+        fine = dataclasses.replace(
+            base,
+            settings=dataclasses.replace(found.fine, **shared, **own, seed=seed),
+            **{k: v for k, v in rest.items() if k in compressing},
+        )
+        return base, fine, self.powers if self.powers is not None else found.powers
+
+    def _source(self, base):
+        task = {"deeplab_v3_mobilenet_v2": "segmentation", "efficientdet": "detection"}.get(
+            base.model, "classification"
+        )
+        for text in self.data:
+            name, _, source = text.partition("=")
+            if name == task and source:
+                return source
+        plain = [text for text in self.data if "=" not in text.partition(":")[0]]
+        return plain[0] if plain else base.data
+
+    def _grid(self, base, fine, powers, method, n_bits) -> Iterator[FineTune]:
+        settings = fine.settings
+        rates = [settings.learning_rate * STEP**power for power in powers]
+        if method in POST_TRAINING:
+            settings = dataclasses.replace(settings, epochs=0, max_steps=None)
+            rates = [settings.learning_rate]
+        for rate in rates:
+            yield dataclasses.replace(
+                fine,
+                method=method,
+                n_bits=n_bits,
+                baseline=base.hash,
+                weights=None,
+                settings=dataclasses.replace(settings, learning_rate=rate),
+            )
+
+
+def cells(
+    preset: str,
+    models: Sequence[str] = MODELS,
+    bits: Sequence[int] = tuple(range(2, 9)),
+    methods: Sequence[str] = TRAINED,
+    seeds: Sequence[int] = (0,),
+    **options: Any,
+) -> list[FineTune]:
+    """The runs of a `Sweep`, baselines first."""
+    named = {"models": models, "bits": bits, "methods": methods, "seeds": seeds}
+    return Sweep(preset, **{k: tuple(v) for k, v in named.items()}, **options).cells()
+
+
+# Training images a second on two cores, in batches of 32 to 128, with the pixels of each.
+_RATES = {
+    ("resnet18", "imagenet"): (1000, 32 * 32),
+    ("resnet18", "small"): (110, 32 * 32),
+    ("resnet50", "imagenet"): (340, 32 * 32),
+    ("resnet50", "small"): (36, 32 * 32),
+    ("mobilenet_v2", "imagenet"): (820, 32 * 32),
+    ("mobilenet_v2", "small"): (430, 32 * 32),
+    ("mobilenet_v3_small", "imagenet"): (900, 32 * 32),
+    ("efficientnet_lite0", "imagenet"): (200, 32 * 32),
+    ("cifar_resnet20", "imagenet"): (900, 32 * 32),
+    ("cifar_resnet32", "imagenet"): (600, 32 * 32),
+    ("deeplab_v3_mobilenet_v2", "imagenet"): (5, 192 * 256),
+    ("efficientdet", "imagenet"): (13, 320 * 320),
+}
+_VIT_TOKENS = 1.44e3  # a second, on two cores
+_SLOWER = {"lsq": 1.2, "prune": 1.05}
+_START_S = 10  # imports, data, the network, its evaluation's start
+_EVALUATION = 3.0  # times as fast as training
+
+
+def rate_of(config: FineTune) -> float | None:
+    """Training images a second of the plain network, None where it is not known.
+
+    From measurements on two cores, for other sizes in proportion to the pixels, for other numbers
+    of threads in proportion to these. Other devices, and networks of one's own, want a timing.
+    """
+    if config.device != "cpu" or config.variant is not None:
+        return None
+    size = config.size if isinstance(config.size, tuple) else (config.size, config.size)
+    pixels = math.prod(size)
+    if config.model == "vit_small":
+        two_cores = _VIT_TOKENS / (pixels / (config.patch or 16) ** 2)
+    elif (config.model, config.stem) in _RATES:
+        rate, measured = _RATES[config.model, config.stem]
+        two_cores = rate * measured / pixels
+    else:
+        return None
+    return two_cores * config.settings.n_threads / 2
+
+
+def hours(config: FineTune, n_images: tuple[int, int], rate: float | None) -> float | None:
+    """An estimate of what a run takes, alone on its cores.
+
+    Parameters
+    ----------
+    config : FineTune
+    n_images : (int, int)
+        For training, and for validation and test together.
+    rate : float or None
+        Training images a second of the plain network; None gives None.
+    """
+    if rate is None:
+        return None
+    n_train, n_evaluated = n_images
+    trained = 0
+    if config.trains:
+        settings = config.settings
+        trained = settings.n_steps(n_train) * min(settings.batch_size, n_train)
+    n_norm = config.bn_batches * config.settings.batch_size
+    evaluated = (n_evaluated + min(n_norm, n_train)) / _EVALUATION
+    seconds = (trained * _SLOWER.get(config.method, 1.0) + evaluated) / rate
+    return (_START_S + seconds) / 3600

@@ -1,0 +1,296 @@
+"""What fine-tuned networks and the paper's Table 1 say: tables and words, nothing drawn.
+
+The figures are drawn by `pqlib.training_plots`.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pqlib.verdicts import bits_phrase, by_bits
+
+NAMES = {
+    "resnet18": "ResNet-18",
+    "resnet50": "ResNet-50",
+    "mobilenet_v2": "MobileNet-V2",
+    "mobilenet_v3_small": "MobileNet-V3-small",
+    "efficientnet_lite0": "EfficientNet-Lite0",
+    "vit_small": "ViT-small",
+    "deeplab_v3_mobilenet_v2": "DeepLab-V3",
+    "efficientdet": "EfficientDet",
+}
+PAPER, OURS = "paper_table1", "table1_small_data"
+FINE_TUNED, POST_TRAINING = "fine-tuned", "post-training"
+_METHODS = {  # of a run, and when
+    "lsq": ("quantization", FINE_TUNED),
+    "prune": ("pruning", FINE_TUNED),
+    "post_training_quantize": ("quantization", POST_TRAINING),
+    "post_training_prune": ("pruning", POST_TRAINING),
+}
+_PUBLISHED = {  # classes, image size, other options of the networks as they are published
+    "deeplab_v3_mobilenet_v2": (21, 512, {}),
+    "efficientdet": (90, 640, {"variant": "tf_efficientdet_d1"}),
+}
+_N_IMAGENET = 50_000  # validation images
+
+
+def read_table(name: str, folder: str) -> pd.DataFrame | None:
+    """A committed table, looked for in the folder and above it; None if it is not there.
+
+    Parameters
+    ----------
+    name : str
+        `PAPER` or `OURS`.
+    folder : str
+        "" for none.
+    """
+    for path in (Path(folder, f"{name}.csv"), Path("..", folder, f"{name}.csv")) if folder else ():
+        if path.is_file():
+            return pd.read_csv(path)
+    return None
+
+
+def cells(table: pd.DataFrame) -> pd.DataFrame:
+    """Both methods side by side, one row per (model, n_bits).
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns model, method ("lsq" or "prune"), n_bits, metric, value, fp_value. Where there are
+        several seeds, values are averaged; rows without a value are left out.
+
+    Returns
+    -------
+    DataFrame
+        ``model``, ``metric``, ``n_bits``, ``quantization``, ``pruning``, ``fp_value``, ``lead`` of
+        quantization in points, and ``winner``: the larger value, "neither" if they are equal.
+    """
+    table = table[table["method"].isin(["lsq", "prune"]) & table["value"].notna()]
+    keys = ["model", "metric", "n_bits"]
+    wide = table.pivot_table(index=keys, columns="method", values="value", sort=False)
+    wide = wide.join(table.groupby(keys, sort=False)["fp_value"].mean()).dropna().reset_index()
+    wide = wide.rename(columns={"lsq": "quantization", "prune": "pruning"})
+    wide["lead"] = (wide["quantization"] - wide["pruning"]).round(9)
+    sign = np.sign(wide["lead"]).map({1.0: "quantization", 0.0: "neither", -1.0: "pruning"})
+    return wide.assign(winner=sign)
+
+
+def count_words(found: pd.DataFrame) -> str:
+    """How the cells divide: "quantization is ahead in 53 of 56 cells, pruning in 2, 1 is a tie"."""
+    n = found["winner"].value_counts()
+    ties = int(n.get("neither", 0))
+    return (
+        f"quantization is ahead in {n.get('quantization', 0)} of {len(found)} cells, pruning in "
+        f"{n.get('pruning', 0)}, {ties} {'is a tie' if ties == 1 else 'are ties'}"
+    )
+
+
+def exceptions(found: pd.DataFrame) -> str:
+    """The cells in which quantization is not ahead, by network."""
+    phrases = []
+    for winner, what in (("pruning", "pruning is ahead for"), ("neither", "they tie for")):
+        rows = found[found["winner"] == winner]
+        named = [
+            f"{NAMES.get(model, model)} at {bits_phrase(own['n_bits'].astype(int).tolist())}"
+            for model, own in rows.groupby("model", sort=False)
+        ]
+        phrases += [f"{what} {' and '.join(named)}"] if named else []
+    return "; ".join(phrases) or "there is none"
+
+
+def lead_by_bits(found: pd.DataFrame) -> str:
+    """Median lead of quantization over networks at each bit-width, in points."""
+    medians = found.groupby("n_bits")["lead"].median()
+    return by_bits({int(b): _points(v) for b, v in medians.items()})
+
+
+def lead_by_model(found: pd.DataFrame) -> pd.DataFrame:
+    """Least, median and largest lead of each network, in points; the smallest median first."""
+    leads = found.groupby("model")["lead"].agg(["min", "median", "max"])
+    return leads.sort_values("median")
+
+
+def within_noise(found: pd.DataFrame) -> str:
+    """How many of ImageNet's cells differ by less than the sampling of its test images explains.
+
+    Notes
+    -----
+    Of two networks with accuracies p and q on n images, taken as independent, the difference has a
+    standard error of sqrt((p(1-p) + q(1-q)) / n). Both are tested on the same images and tend to
+    err on the same ones, so that this is too wide; the paired interval needs each image's result.
+    """
+    rows = found[found["metric"] == "accuracy"]
+    if rows.empty:
+        return "none of the cells is an accuracy"
+    p, q = rows["quantization"] / 100, rows["pruning"] / 100
+    error = 100 * np.sqrt((p * (1 - p) + q * (1 - q)) / _N_IMAGENET)
+    inside = int((rows["lead"].abs() < 1.96 * error).sum())
+    return f"{inside} of the {len(rows)} cells of ImageNet"
+
+
+def runs_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Records of runs as rows: ``method`` and ``when`` in words, value, bits and what was spent."""
+    rows = []
+    for record in records:
+        if record["method"] in _METHODS:
+            method, when = _METHODS[record["method"]]
+            rows.append(dict(record) | {"method": method, "when": when})
+    return pd.DataFrame(rows)
+
+
+def per_image(folder: Path, run_hash: str) -> np.ndarray:
+    """What each test image adds to the metric, of a run in its sweep's folder; images first."""
+    with np.load(folder / run_hash / "per_image.npz") as stored:
+        return stored["test"]
+
+
+def paired_interval(
+    task: Any, first: np.ndarray, second: np.ndarray, n_draws: int, seed: int
+) -> tuple[float, float]:
+    """Middle 95 % of score(first) - score(second) over test images drawn with replacement.
+
+    Parameters
+    ----------
+    task : pqlib.training.tasks.Task
+        Its `score` turns rows of images into the metric.
+    first, second : ndarray, one row per test image
+        The same images in the same order.
+    n_draws : int
+    seed : int
+    """
+    if len(first) != len(second):
+        raise ValueError(f"first has {len(first)} images, second {len(second)}; give the same ones")
+    rng = np.random.default_rng(seed)
+    leads = []
+    for _ in range(n_draws):
+        draw = rng.integers(0, len(first), len(first))
+        leads.append(task.score(first[draw]) - task.score(second[draw]))
+    low, high = np.nanquantile(leads, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def compare_runs(
+    records: Iterable[Mapping[str, Any]], folder: Path, task: Any, *, n_draws: int, seed: int
+) -> pd.DataFrame:
+    """Both methods at each bit-width on the same test images, fine-tuned and post-training.
+
+    Parameters
+    ----------
+    records : iterable of dict
+        Of `pqlib.experiments.finetune_run.run`.
+    folder : Path
+        Theirs; it holds what each test image adds to the metric.
+    task : pqlib.training.tasks.Task
+    n_draws, seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    DataFrame
+        One row per (when, n_bits): ``quantization``, ``pruning``, ``lead``, its interval ``low`` to
+        ``high``, and ``winner``: "neither" where the interval holds zero.
+    """
+    runs = runs_table(records)
+    rows = []
+    for (when, n_bits), group in runs.groupby(["when", "n_bits"], sort=False):
+        pair = {r["method"]: r for _, r in group.iterrows()}
+        images = {m: per_image(folder, r["hash"]) for m, r in pair.items()}
+        row = {"when": when, "n_bits": int(n_bits)} | {m: r["value"] for m, r in pair.items()}
+        row["lead"] = row["quantization"] - row["pruning"]
+        row["low"], row["high"] = paired_interval(
+            task, images["quantization"], images["pruning"], n_draws, seed
+        )
+        row["winner"] = (
+            "quantization" if row["low"] > 0 else "pruning" if row["high"] < 0 else "neither"
+        )
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def ahead_words(compared: pd.DataFrame, when: str = FINE_TUNED) -> str:
+    """Who is ahead at which bit-width: "quantization is ahead at 2 bits, a tie at 4 bits"."""
+    rows = compared[compared["when"] == when].sort_values("n_bits")
+    said = {"neither": "a tie"}
+    return by_bits(
+        {
+            int(r["n_bits"]): said.get(r["winner"], f"{r['winner']} is ahead")
+            for _, r in rows.iterrows()
+        }
+    )
+
+
+def gain_words(compared: pd.DataFrame, method: str) -> str:
+    """What fine-tuning adds to a method at each bit-width, in points."""
+    wide = compared.pivot(index="n_bits", columns="when", values=method).sort_index()
+    gains = wide[FINE_TUNED] - wide[POST_TRAINING]
+    return by_bits({int(b): _points(v) for b, v in gains.items()})
+
+
+def spared_weights(models: Sequence[str]) -> pd.DataFrame:
+    """How many weights the first and the last compressible layer hold, of networks as published.
+
+    Returns
+    -------
+    DataFrame
+        ``model``, ``first`` and ``last`` (names), ``spared`` and ``total`` (weights), ``share``. A
+        network whose package is missing has ``missing``, its message, and NaN.
+
+    Notes
+    -----
+    The networks are built without memory for their weights, on torch's meta device.
+    """
+    import torch
+
+    from pqlib.training.models import build_model
+    from pqlib.training.scope import compressible_layers
+
+    rows = []
+    for model in models:
+        n_classes, size, options = _PUBLISHED.get(model, (1000, 224, {}))
+        try:
+            with torch.device("meta"):
+                net = build_model(model, n_classes=n_classes, size=size, **options)
+        except ModuleNotFoundError as error:
+            rows.append({"model": model, "share": math.nan, "missing": str(error)})
+            continue
+        sizes = {n: m.weight.numel() for n, m in compressible_layers(net).items()}
+        first, *_, last = sizes
+        spared, total = sizes[first] + sizes[last], sum(sizes.values())
+        rows.append(
+            {"model": model, "first": first, "last": last, "spared": spared, "total": total}
+            | {"share": spared / total, "missing": ""}
+        )
+    return pd.DataFrame(rows)
+
+
+def mean_bits(share: float, n_bits: int, kept_bits: int = 8) -> float:
+    """Bits per weight if a share of the weights keeps ``kept_bits``, where that is more."""
+    return share * max(n_bits, kept_bits) + (1 - share) * n_bits
+
+
+def nearest_mean_accuracy(data: Any) -> float:
+    """Accuracy in percent of the simplest classifier: the class whose mean image is nearest.
+
+    Parameters
+    ----------
+    data : pqlib.training.data.Data
+        Of a classification task. Means are of the training images, accuracy of the test images.
+    """
+    (x, y), (x_test, y_test) = (_arrays(part) for part in (data.train, data.test))
+    means = np.stack([x[y == label].mean(0) for label in np.unique(y)])
+    distance = ((x_test[:, None] - means[None]) ** 2).sum(-1)
+    return 100 * float(np.mean(np.unique(y)[distance.argmin(1)] == y_test))
+
+
+def _arrays(part) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = zip(*(part[i] for i in range(len(part))), strict=True)
+    flat = [np.asarray(image, dtype=np.float64).ravel() for image in images]
+    return np.stack(flat), np.array(labels)
+
+
+def _points(value: float) -> str:
+    return f"{value:+.1f} points".replace("-", "−")

@@ -1,0 +1,167 @@
+"""Configs name runs; presets are the paper's table."""
+
+import dataclasses
+import itertools
+
+import pytest
+
+from pqlib.experiments.finetune_config import FineTune
+from pqlib.experiments.presets import (
+    MODELS,
+    PRESETS,
+    TABLE4,
+    Recipe,
+    Sweep,
+    cells,
+    hours,
+    plan,
+    rate_of,
+)
+from pqlib.training.settings import Settings
+
+CONFIG = FineTune("resnet18", "digits", Settings(1, 8, 0.1), "lsq", 4, "abc")
+
+
+def test_the_hash_is_of_all_that_numbers_depend_on():
+    changes = (
+        {"model": "resnet50"}, {"data": "scenes"}, {"method": "prune"}, {"n_bits": 3},
+        {"baseline": "abd"}, {"size": 64}, {"stem": "small"}, {"patch": 4}, {"weights": "x.pth"},
+        {"variant": "y"}, {"limit": 9}, {"augment": False}, {"validation": "test"},
+        {"keep_first_last": True}, {"scaled_gradient": False}, {"monotone": True},
+        {"bn_batches": 3}, {"device": "cuda"},
+    )  # fmt: skip
+    assert {k for c in changes for k in c} | {"settings"} == {
+        f.name for f in dataclasses.fields(FineTune)
+    }
+    hashes = {CONFIG.hash} | {dataclasses.replace(CONFIG, **c).hash for c in changes}
+    values = {"precision": "bf16", "optimizer": "adam", "deterministic": False, "max_steps": 3}
+    for field in dataclasses.fields(Settings):
+        if field.name == "n_workers":
+            continue
+        value = values.get(field.name, getattr(CONFIG.settings, field.name, 0))
+        value = value / 2 if isinstance(value, float) and value else value
+        value = value + 1 if field.name in ("epochs", "batch_size", "n_threads", "seed") else value
+        value = 0.5 if field.name == "weight_decay" else value
+        settings = dataclasses.replace(CONFIG.settings, **{field.name: value})
+        hashes.add(dataclasses.replace(CONFIG, settings=settings).hash)
+    assert len(hashes) == 1 + len(changes) + len(dataclasses.fields(Settings)) - 1
+    more = dataclasses.replace(CONFIG.settings, n_workers=4)
+    assert dataclasses.replace(CONFIG, settings=more).hash == CONFIG.hash
+    assert dataclasses.replace(CONFIG, size=[32, 64]).size == (32, 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"method": "lsqq"}, ValueError, "method must be one of none, post_training"),
+        ({"n_bits": None}, TypeError, "n_bits must be"),
+        ({"n_bits": 1}, ValueError, "n_bits must be"),
+        ({"method": "none"}, ValueError, "n_bits and baseline must be None"),
+        ({"model": ""}, TypeError, "model must be a text"),
+        ({"settings": None}, TypeError, "settings must be Settings"),
+        ({"limit": 0}, ValueError, "limit must be"),
+        ({"augment": 1}, TypeError, "augment must be True or False"),
+        ({"device": "gpu"}, ValueError, "device must be such as cpu"),
+    ],
+)
+def test_configs_are_checked(change, error, text):
+    with pytest.raises(error, match=text):
+        dataclasses.replace(CONFIG, **change)
+
+
+def test_table_4():
+    """As printed in the paper, row by row."""
+    assert TABLE4["resnet18"] == Recipe(256, 1e-4, "sgd", 20, 1e-3)
+    assert TABLE4["deeplab_v3_mobilenet_v2"] == Recipe(16, 0.0, "sgd", 200, 1e-6)
+    assert TABLE4["efficientdet"] == Recipe(16, 5e-5, "adam", 20, 1e-5)
+    assert len(MODELS) == 8
+    for model, recipe in TABLE4.items():
+        settings = plan("paper", model).fine
+        assert recipe == Recipe(*(getattr(settings, f.name) for f in dataclasses.fields(Recipe)))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_has_all_cells(preset):
+    found = cells(preset, bits=(2, 8), seeds=(0, 1))
+    n_powers = {"smoke": 1, "laptop": 3, "gpu": 5, "paper": 5}[preset]
+    assert len(found) == 2 * 8 * (1 + 2 * 2 * n_powers)
+    assert [c.method for c in found[:16]] == ["none"] * 16
+    assert len({c.hash for c in found}) == len(found)
+    baselines = {c.hash: c for c in found[:16]}
+    for config in found[16:]:
+        base = baselines[config.baseline]
+        assert (base.model, base.data, base.size, base.seed) == (
+            *(config.model, config.data, config.size, config.seed),
+        )
+        assert config.settings.max_steps is None or config.settings.max_steps >= 1
+
+
+def test_both_methods_are_treated_alike():
+    found = [c for c in cells("laptop", ("mobilenet_v2",), (4,)) if c.method != "none"]
+    by_method = {
+        method: [dataclasses.replace(c, method="lsq") for c in runs]
+        for method, runs in itertools.groupby(found, key=lambda c: c.method)
+    }
+    assert by_method["lsq"] == by_method["prune"]
+    rates = [c.settings.learning_rate for c in by_method["lsq"]]
+    assert rates == pytest.approx([0.01 / 0.33, 0.01, 0.0033])
+
+
+def test_options_of_a_sweep():
+    changes = {"epochs": 7, "baseline_epochs": 2, "n_threads": 2, "size": 64, "limit": None}
+    swept = Sweep(
+        "laptop",
+        ("resnet18", "efficientdet"),
+        (4,),
+        ("lsq", "post_training_prune"),
+        powers=(0, 2),
+        data=("cifar10:x", "detection=boxes:y"),
+        changes=changes | {"keep_first_last": True},
+    )
+    runs = swept.cells()
+    assert [c.data for c in runs[:2]] == ["cifar10:x", "boxes:y"]
+    assert [c.settings.epochs for c in runs] == [2, 2, 7, 7, 0, 7, 7, 0]
+    assert {c.settings.n_threads for c in runs} == {2} and {c.size for c in runs} == {64}
+    assert [c.keep_first_last for c in runs] == [False] * 2 + [True] * 6
+    assert len({c.cell for c in runs}) == 6
+    none = Sweep("smoke", ("vit_small",), methods=("none",)).cells()
+    assert [c.method for c in none] == ["none"]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"preset": "tiny"}, "preset must be one of smoke"),
+        ({"methods": ("qat",)}, "methods must be one of"),
+        ({"bits": ()}, "bits must be one or several"),
+        ({"seeds": (0, 0)}, "seeds must be one or several, all different"),
+        ({"data": ("audio=x",)}, "data must be one of classification"),
+        ({"changes": {"learning": 3}}, "changes may not name learning"),
+        ({"changes": {"n_bits": 3}}, "changes may not name n_bits"),
+    ],
+)
+def test_sweeps_are_checked(options, text):
+    with pytest.raises(ValueError, match=text):
+        Sweep(**options)
+
+
+def test_an_unknown_model_is_named():
+    with pytest.raises(ValueError, match=r"'resnet19' is unknown; take one of resnet18"):
+        Sweep(models=("resnet19",)).cells()
+
+
+def test_hours():
+    config = plan("laptop", "resnet18").base  # 15 epochs of 5,040 images, one thread
+    assert rate_of(config) == 500
+    found = hours(config, (5040, 2000), rate_of(config))
+    assert 15 * 5000 / 500 < 3600 * found < 1.3 * 15 * 5040 / 500
+    assert rate_of(dataclasses.replace(config, size=64)) == 125
+    assert rate_of(dataclasses.replace(config, device="cuda")) is None
+    assert hours(config, (5040, 2000), None) is None
+    vit = dataclasses.replace(plan("laptop", "vit_small").base, patch=4)
+    settings = dataclasses.replace(vit.settings, n_threads=2)
+    assert rate_of(dataclasses.replace(vit, settings=settings)) == pytest.approx(24, rel=0.1)
+    for model in MODELS:
+        assert rate_of(plan("smoke", model).base) > 0
+    after = dataclasses.replace(CONFIG, method="post_training_prune")
+    assert hours(after, (1000, 1000), 100.0) < hours(CONFIG, (1000, 1000), 100.0)

@@ -1,0 +1,336 @@
+"""A sweep: every run has its row, nothing runs twice, and any end is taken up again."""
+
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("torchmetrics", reason="the extra `training` is not installed")
+
+from finetune_cases import CONFIG  # noqa: E402
+
+from pqlib.experiments import table1  # noqa: E402
+from pqlib.experiments.ledger import Ledger  # noqa: E402
+from pqlib.experiments.presets import Sweep  # noqa: E402
+from pqlib.experiments.table1_run import cost  # noqa: E402
+from pqlib.experiments.table1_run import run as run_sweep  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ROOT / "tests"
+MEASURED = ["seconds", "command", "commit"]
+
+
+def compressed(method, n_bits, base=CONFIG, **changes):
+    return dataclasses.replace(base, method=method, n_bits=n_bits, baseline=base.hash, **changes)
+
+
+SWEEP = Sweep(
+    models=(CONFIG.model,), bits=(2, 4), changes={"size": 8, "baseline_epochs": 6, "epochs": 6}
+)
+
+
+def command(folder, *more):
+    return [
+        *(sys.executable, "-m", "pqlib", "run", "table1", "--models", CONFIG.model),
+        *("--bits", "2,4", "--size", "8", "--baseline-epochs", "6", "--epochs", "6"),
+        *("--folder", str(folder), "--checkpoint-seconds", "0", "--jobs", "2", *more),
+    ]
+
+
+def start(folder, *more):
+    paths = os.pathsep.join([str(ROOT), str(TESTS)])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    path = folder.parent / f"{folder.name}.log"
+    with path.open("ab") as log:
+        process = subprocess.Popen(
+            command(folder, *more), env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    process.log = path
+    return process
+
+
+def finish(process, code=0):
+    process.wait(timeout=400)
+    output = process.log.read_text()
+    assert process.returncode == code, output
+    return " ".join(output.split())
+
+
+def numbers(folder):
+    """All rows but what is a measurement or names this very run."""
+    rows = pd.read_csv(folder / "runs.csv", dtype=str, keep_default_na=False)
+    assert {*MEASURED} <= {*rows.columns}
+    table = pd.read_csv(folder / "table1.csv", dtype=str, keep_default_na=False)
+    keep = [name for name in table.columns if name not in MEASURED]
+    return rows.drop(columns=[*MEASURED, "notes"]).to_csv(), table[keep].to_csv()
+
+
+def workers_of(folder):
+    """Processes at work on runs."""
+    found = []
+    for path in folder.glob("*/running"):
+        pid = path.read_text()
+        if pid and Path(f"/proc/{pid}").exists():
+            found.append(int(pid))
+    return found
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.log.read_text()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def found_by_workers():
+    """Processes that this one starts find the toy network; one server of them for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(TESTS)]))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a sweep from beginning to end."""
+    folder = tmp_path_factory.mktemp("sweep") / "whole"
+    assert run_sweep(SWEEP, folder, n_jobs=2) == (folder, 0)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path):
+    return tmp_path / "run"
+
+
+def test_the_tables(whole):
+    runs = pd.read_csv(whole / "runs.csv")
+    assert len(runs) == 5 and (runs["status"] == "done").all()
+    table = pd.read_csv(whole / "table1.csv")
+    assert table["method"].tolist() == ["lsq", "lsq", "none", "prune", "prune"]
+    assert table["n_bits"].tolist()[:2] == [2, 4] and table["fp_value"].nunique() == 1
+    assert table["value"].max() > 40
+    assert not [*whole.glob("*/checkpoint*")] and not [*whole.glob("**/*.tmp")]
+    assert table["command"][0] == (
+        "pqlib run table1 --preset smoke --models python:finetune_cases:tiny --methods lsq "
+        "--bits 2 --size 8 --baseline-epochs 6 --epochs 6"
+    )
+
+
+def test_what_is_done_is_not_run_again(whole):
+    before = {p: p.stat().st_mtime_ns for p in whole.glob("*.json")}
+    expected = numbers(whole)
+    shown = cost(SWEEP, whole)
+    assert "5 runs, 5 of them in" in shown and "0.00 hours for the rest" in shown
+    run_sweep(SWEEP, whole)
+    assert before == {p: p.stat().st_mtime_ns for p in whole.glob("*.json")}
+    assert numbers(whole) == expected
+
+
+def kill_when(folder, process, condition, worker):
+    """SIGKILL to the driver, or to a worker and soon after to the driver; all are gone then."""
+    wait_for(condition, process)
+    if worker:
+        for pid in workers_of(folder)[:1]:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.3)
+    alive = process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    end = time.monotonic() + 30
+    while workers_of(folder):  # they end with their driver
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return alive
+
+
+def test_killed_twice(whole, here):
+    """The driver in the midst of the baseline; a worker and the driver in the midst of the rest."""
+    process = start(here)
+    assert kill_when(here, process, lambda: [*here.glob("*/checkpoint.pt")], worker=False)
+    process = start(here)
+    assert kill_when(here, process, lambda: [*here.glob("*/checkpoint.pt.before")], worker=True)
+    run_sweep(SWEEP, here, n_jobs=2)
+    assert numbers(here) == numbers(whole)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(whole, here):
+    begun = time.monotonic()
+    finish(start(here.parent / "timed"))
+    seconds, rng, hits = time.monotonic() - begun, random.Random(1), 0
+    for n in range(20):
+        process = start(here)
+        time.sleep(rng.uniform(0.3, 0.9) * seconds)
+        hits += kill_when(here, process, lambda: True, worker=n % 2 == 1)
+        if (here / "runs.csv").exists():  # it came to its end: begin again
+            shutil.rmtree(here)
+    finish(start(here))
+    assert hits >= 12
+    assert numbers(here) == numbers(whole)
+
+
+def test_a_killed_worker_is_replaced_while_the_driver_lives(whole, here):
+    lost, killed = [], []
+
+    def on_event(config, kind, value):
+        if kind == "at" and not killed:
+            killed.append(int((here / config.hash / "running").read_text()))
+            os.kill(killed[0], signal.SIGKILL)
+        if kind == "lost":
+            lost.append(value)
+
+    table1.sweep(SWEEP.cells(), here, n_jobs=1, checkpoint_seconds=0, on_event=on_event)
+    table1.export(here, SWEEP.cells(), {})
+    assert lost == ["its process was ended by SIGKILL; perhaps for want of memory"]
+    assert numbers(here) == numbers(whole)
+
+
+def test_an_interruption_keeps_the_last_step(whole, here):
+    def on_event(config, kind, value):
+        if kind == "at" and config.method != "none":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        table1.sweep(SWEEP.cells(), here, n_jobs=1, on_event=on_event)
+    assert not workers_of(here)
+    assert len(Ledger(here, table1.CONFIG).records()) == 1
+    run_sweep(SWEEP, here, n_jobs=2)
+    assert numbers(here) == numbers(whole)
+
+
+@pytest.mark.slow
+def test_a_real_ctrl_c(whole, here):
+    process = start(here)
+    wait_for(lambda: workers_of(here), process)
+    process.send_signal(signal.SIGINT)
+    assert "interrupted; the same command goes on from here" in finish(process, code=1)
+    assert not workers_of(here)
+    finish(start(here))
+    assert numbers(here) == numbers(whole)
+
+
+def test_every_mishap_has_its_row_and_the_rest_goes_on(here):
+    mishaps = {
+        "without_memory": "out of memory",
+        "diverging": "the loss is nan",
+        "killed": "ended by SIGKILL; perhaps for want of memory, 3 times in a row",
+    }
+    bad = {
+        name: dataclasses.replace(CONFIG, model=f"python:finetune_cases:{name}") for name in mishaps
+    }
+    missing = dataclasses.replace(CONFIG, data="folder:/nowhere/at/all")
+    after = compressed("lsq", 4, missing)
+    good = compressed("lsq", 4)
+    events = []
+    configs = [*bad.values(), missing, CONFIG, after, good]
+    records = table1.sweep(
+        configs, here, n_jobs=1, on_event=lambda config, *event: events.append((config, *event))
+    )
+    for name, text in mishaps.items():
+        record = records[bad[name].hash]
+        assert record["status"] == "failed" and text in record["reason"], record["reason"]
+    assert "nowhere" in records[missing.hash]["reason"]
+    assert f"its baseline {missing.hash} failed" in records[after.hash]["reason"]
+    assert records[good.hash]["status"] == records[CONFIG.hash]["status"] == "done"
+    assert Ledger(here, table1.CONFIG).records() == records
+    starts = [config.hash for config, kind, _ in events if kind == "started"]
+    assert starts.count(bad["killed"].hash) == table1.ATTEMPTS
+    assert starts.count(good.hash) == 1 and after.hash not in starts
+
+    events.clear()  # what has failed is not tried again unless that is asked for
+    kept = table1.sweep(configs, here, on_event=lambda *event: events.append(event[1]))
+    assert kept == records and events == ["kept"] * 7
+    some = [bad["diverging"], good]
+    table1.sweep(
+        some, here, retry_failed=True, on_event=lambda c, *e: events.append((c.model, e[0]))
+    )
+    assert ("python:finetune_cases:diverging", "started") in events
+    assert ("python:finetune_cases:tiny", "started") not in events
+
+
+def test_a_damaged_baseline_is_trained_again(here):
+    cells = [CONFIG, compressed("lsq", 4)]
+    first = table1.sweep(cells, here, n_jobs=1)
+    path = here / CONFIG.hash / "weights.pt"
+    path.write_bytes(path.read_bytes()[:-7])
+    more = compressed("prune", 4)
+    events = []
+    records = table1.sweep(
+        [*cells, more], here, n_jobs=1, on_event=lambda c, *e: events.append((c.method, e[0]))
+    )
+    assert ("none", "started") in events and ("lsq", "started") not in events
+    assert records[more.hash]["status"] == "done"
+    assert records[CONFIG.hash]["fingerprint"] == first[CONFIG.hash]["fingerprint"]
+
+
+def test_a_row_and_no_deletion_yet(here):
+    """Killed after its row was written and before its checkpoint was deleted."""
+    table1.sweep([CONFIG], here, n_jobs=1)
+    leftover = here / CONFIG.hash / "checkpoint.pt"
+    leftover.write_bytes(b"x")
+    table1.sweep([CONFIG], here, n_jobs=1)
+    assert not leftover.exists()
+
+
+def test_a_second_sweep_on_a_folder_is_refused(here):
+    with (
+        Ledger(here, table1.CONFIG),
+        pytest.raises(ValueError, match="another process is at work"),
+    ):
+        table1.sweep([CONFIG], here)
+
+
+def test_a_baseline_that_is_not_there_is_named(here):
+    with pytest.raises(ValueError, match=f"the baseline {CONFIG.hash} of a run is not among"):
+        table1.sweep([compressed("lsq", 4)], here)
+
+
+def record_of(config, validation, value, status="done"):
+    row = json.loads(json.dumps(table1._fields(config)))
+    found = {"validation": validation, "value": value} if status == "done" else {"reason": "x"}
+    return row | {"status": status} | found
+
+
+def test_learning_rates_are_chosen_on_validation_images():
+    def at(rate, **changes):
+        settings = dataclasses.replace(CONFIG.settings, learning_rate=rate)
+        return compressed("lsq", 4, settings=settings, **changes)
+
+    records = [
+        record_of(at(0.3), 50.0, 99.0),
+        record_of(at(0.1), 80.0, 70.0),
+        record_of(at(0.03), 80.0, 71.0),
+        record_of(at(0.9), 0, 0, "failed"),
+        record_of(compressed("lsq", 2), 0, 0, "failed"),
+    ]
+    todo = compressed("prune", 2)
+    table = table1.table_of(records, [todo], {todo.hash: "pqlib run x"}).set_index(
+        ["method", "n_bits"]
+    )
+    four = table.loc[("lsq", 4)]
+    assert (four["value"], four["learning_rate"], four["at_edge"]) == (71.0, 0.03, True)
+    assert (four["n_runs"], four["n_failed"]) == (3, 1)
+    two = table.loc[("lsq", 2)]
+    assert two["status"] == "failed" and two["reason"] == "x" and pd.isna(two["value"])
+    assert table.loc[("prune", 2), "status"] == "not run: pqlib run x"
+    assert len(table) == 3
+
+
+@pytest.mark.slow
+def test_ray(whole, tmp_path):
+    pytest.importorskip("ray")
+    finish(start(tmp_path / "run", "--engine", "ray"))
+    assert numbers(tmp_path / "run") == numbers(whole)
