@@ -131,7 +131,7 @@ def scaling_table(scaling: pd.DataFrame) -> dict[str, list]:
     by_size = scaling.groupby(["problem", "n"])
     medians = scaling.pivot_table("median_ms", ["problem", "n"], "condition", "median")
     columns = {"problem": [p for p, _ in by_size.groups], "inputs": [n for _, n in by_size.groups]}
-    columns |= {f"condition {c:g}": medians[c].tolist() for c in medians}
+    columns |= {f"{c:g}": medians[c].tolist() for c in medians}
     return columns | {"worst": by_size["worst_ms"].max().tolist()}
 
 

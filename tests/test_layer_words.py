@@ -155,7 +155,7 @@ def test_tables_of_the_chapter():
          "worst_ms": [3.0, 4.0]}
     )  # fmt: skip
     assert layer_words.scaling_table(scaling) == {
-        "problem": ["prune"], "inputs": [9], "condition 10": [1.0], "condition 10000": [2.0],
+        "problem": ["prune"], "inputs": [9], "10": [1.0], "10000": [2.0],
         "worst": [4.0],
     }  # fmt: skip
     rows = pd.DataFrame(
