@@ -156,11 +156,11 @@ def table_3(model: str, known: Iterable[pd.DataFrame]) -> dict[str, list]:
     for name, layer, _ in TABLE_3:
         rows = [v[v["layer"] == layer] for v in known if name == model]
         here = next((v for v in rows if len(v)), None)
-        says.append("not run" if here is None else verdict_words(here))
-    models, layers, inputs = zip(*TABLE_3, strict=True)
+        command = f"not run: `pqlib layers solve {name} --layers {layer}`"
+        says.append(command if here is None else f"`{layer}`: {verdict_words(here)}")
+    models, _, inputs = zip(*TABLE_3, strict=True)
     return {
-        "model": [*models],
-        "layer": [f"`{layer}`" for layer in layers],
+        "network": [name.partition(":")[2] for name in models],
         "inputs": [*inputs],
         "result": says,
     }
