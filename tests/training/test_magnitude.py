@@ -128,3 +128,33 @@ def test_refused():
     for zeros in (-1, 6):
         with pytest.raises(ValueError, match="zeros"):
             part.set_zeros(w, zeros)
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_near_the_last_threshold_is_the_same_as_among_all(dtype):
+    """Weights that drift, jump and tie: whatever path is taken, the smallest magnitudes go."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(300, 7, generator=generator, dtype=dtype)
+    mask, near = MagnitudeMask(weight), 0
+    for step, zeros in enumerate([*range(500, 1500, 40), *range(1500, 900, -60), 1200, 1201, 2099]):
+        drift = 1e-3 if step % 5 else 0.3
+        weight = weight + drift * torch.randn(weight.shape, generator=generator, dtype=dtype)
+        if step % 7 == 6:
+            weight = (weight * 8).round() / 8
+        near += mask._found_near(weight, zeros)
+        mask.set_zeros(weight, zeros)
+        expected = magnitude_mask(weight.numpy(), zeros / weight.numel())
+        assert mask.n_zeros == zeros == int((mask.multiplier == 0).sum())
+        assert (mask.mask.numpy() == expected).all()
+    assert near > 10
+
+
+def test_what_is_not_finite_is_refused_near_the_last_threshold_too():
+    weight = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    mask = MagnitudeMask(weight)
+    mask.set_zeros(weight, 500)
+    mask.set_zeros(weight, 501)
+    for wrong in (float("nan"), float("inf")):
+        spoiled = weight.clone()
+        spoiled[3] = wrong
+        assert not mask._found_near(spoiled, 502)
