@@ -348,7 +348,10 @@ def _distributed(model, device):
             "several processes need Accelerate; pip install 'pqlib[training]'"
         ) from None
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
-    return accelerator.prepare(model), accelerator.device
+    place = accelerator.device
+    if place.type == "cpu":  # Accelerate numbers CPUs, which torch.load does not know
+        place = torch.device("cpu")
+    return accelerator.prepare(model), place
 
 
 def _name(settings, data, compression) -> str:
