@@ -1,17 +1,13 @@
-import io
-
 import numpy as np
 import pandas as pd
 import pytest
+from figure_checks import assert_readable
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.colors import to_rgb
-from matplotlib.text import Text
 from redrawn_cases import redrawn
 from relu_cases import relu_gram
-from test_plots import contrast
 
-from pqlib import layer_findings, layer_plots, plot_style
+from pqlib import layer_findings, layer_plots
 from pqlib.experiments.channel_optima import solve_unit
 from pqlib.experiments.layer_bounds import units_of
 from pqlib.experiments.layer_config import LayerBounds
@@ -85,13 +81,7 @@ def findings(rows):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of others
 def test_figures_are_readable(findings):
     for finding in findings:
-        assert finding.figure.get_figwidth() == plot_style.WIDTH
-        finding.figure.savefig(io.BytesIO(), format="svg")
-        for text in finding.figure.findobj(Text):
-            assert not text.get_text() or text.get_fontsize() >= 9 or "$" in text.get_text()
-        for axes in finding.figure.axes:
-            for line in axes.lines:
-                assert contrast(to_rgb(line.get_color()), plot_style.PAPER) >= 3
+        assert_readable(finding)
 
 
 def test_words_are_whole_sentences(findings):

@@ -4,6 +4,7 @@ import itertools
 import matplotlib
 import numpy as np
 import pytest
+from figure_checks import contrast
 from matplotlib.text import Text
 
 import pqlib as pq
@@ -43,15 +44,6 @@ def all_findings():
 
 FINDINGS = all_findings()
 ids = [f.name for f in FINDINGS]
-
-
-def contrast(color, other):
-    """WCAG 2 contrast ratio of two colors."""
-    light = []
-    for rgb in (matplotlib.colors.to_rgb(color), matplotlib.colors.to_rgb(other)):
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
-        light.append(np.dot([0.2126, 0.7152, 0.0722], linear) + 0.05)
-    return max(light) / min(light)
 
 
 def test_contrast_formula():

@@ -1,4 +1,3 @@
-import io
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,11 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from figure_checks import assert_readable, contrast
 from matplotlib.colors import to_rgb
-from matplotlib.text import Text
-from test_plots import contrast
 
-from pqlib import plot_style, training_findings, training_plots
+from pqlib import training_findings, training_plots
 
 RESULTS = str(Path(__file__).parents[1] / "book" / "results")
 
@@ -82,13 +80,7 @@ def findings(compared, paper):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of others
 def test_figures_are_readable(findings):
     for finding in findings:
-        assert finding.figure.get_figwidth() == plot_style.WIDTH
-        finding.figure.savefig(io.BytesIO(), format="svg")
-        for text in finding.figure.findobj(Text):
-            assert not text.get_text() or text.get_fontsize() >= 9 or "$" in text.get_text()
-        for axes in finding.figure.axes:
-            for line in axes.lines:
-                assert contrast(to_rgb(line.get_color()), plot_style.PAPER) >= 3
+        assert_readable(finding)
 
 
 def test_numbers_on_the_map_are_readable(findings):

@@ -1,13 +1,9 @@
-import io
-
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
-from matplotlib.text import Text
-from test_plots import contrast
+from figure_checks import assert_readable
 
-from pqlib import plot_style, prediction_plots, zoo_plots
+from pqlib import prediction_plots, zoo_plots
 from pqlib import zoo_statistics as stats
 from pqlib.verdicts import by_bits
 from pqlib.zoo_predictors import association, theory_curve
@@ -73,13 +69,7 @@ ids = [f"{f.name}-{i // len(FINDINGS)}" for i, f in enumerate(ALL)]
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of others
 @pytest.mark.parametrize("finding", ALL, ids=ids)
 def test_figures_are_readable(finding):
-    assert finding.figure.get_figwidth() == plot_style.WIDTH
-    finding.figure.savefig(io.BytesIO(), format="svg")
-    for text in finding.figure.findobj(Text):
-        assert not text.get_text() or text.get_fontsize() >= 9 or "$" in text.get_text()
-    for axes in finding.figure.axes:
-        for line in axes.lines:
-            assert contrast(to_rgb(line.get_color()), plot_style.PAPER) >= 3
+    assert_readable(finding)
 
 
 @pytest.mark.parametrize("finding", ALL, ids=ids)
