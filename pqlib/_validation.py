@@ -18,16 +18,21 @@ def check_number(
     open_high: bool = False,
 ) -> float:
     """Return ``value`` as a float if it is a finite real number in the stated interval."""
-    interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        interval = _interval(low, high, open_low, open_high)
         raise TypeError(f"{name} must be a number in {interval}, got {value!r}")
     if isinstance(value, np.floating):
         value = float(value)  # comparing a float32 with a large float warns
     below = value <= low if open_low else value < low
     above = value >= high if open_high else value > high
     if value != value or abs(value) > float_info.max or below or above:  # also of a huge int
+        interval = _interval(low, high, open_low, open_high)
         raise ValueError(f"{name} must be a finite number in {interval}, got {value!r}")
     return float(value)
+
+
+def _interval(low: float, high: float, open_low: bool, open_high: bool) -> str:
+    return f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
 
 
 def check_integer(name: str, value: int, *, low: int, high: int) -> int:

@@ -70,14 +70,18 @@ class Compression:
         """
         n_steps = check_integer("n_steps", n_steps, low=1, high=2**62)
         step = check_integer("step", step, low=0, high=2**62)
-        end = 3 * n_steps // 4
-        for name, layer, part in self._parts():
-            if self.method == "lsq":
+        if self.method == "lsq":
+            for _, _, part in self._parts():
                 part.project()
-                continue
-            final = matched_sparsity(self.layer_bits[name])
+            return
+        end = 3 * n_steps // 4
+        sparsity = {
+            bits: cubic_sparsity(step, 0, end, 0.0, matched_sparsity(bits))
+            for bits in set(self.layer_bits.values())
+        }
+        for name, layer, part in self._parts():
             weight = weight_of(layer)
-            zeros = n_zeros(weight.numel(), cubic_sparsity(step, 0, end, 0.0, final))
+            zeros = n_zeros(weight.numel(), sparsity[self.layer_bits[name]])
             if step <= end or part.n_zeros != zeros:
                 _named(name, part.set_zeros, weight, zeros)
 

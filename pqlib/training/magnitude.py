@@ -7,9 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pqlib._validation import check_integer
-from pqlib.training import selection_kernels as kernels
-
-_WIDTHS = 0.02, 0.3  # least and most of a bracket, relative
+from pqlib.training.selection import ThresholdSearch
 
 
 class MagnitudeMask(nn.Module):
@@ -41,7 +39,7 @@ class MagnitudeMask(nn.Module):
         self.monotone = bool(monotone)
         self.register_buffer("multiplier", torch.ones_like(weight, requires_grad=False))
         self._zeros: int | None = 0  # None: to be counted
-        self._threshold, self._width = 0.0, _WIDTHS[1]  # of the last call, and where to look next
+        self._search = ThresholdSearch()
 
     @property
     def mask(self) -> Tensor:
@@ -61,7 +59,6 @@ class MagnitudeMask(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         return weight * self.multiplier
 
-    @torch.no_grad()
     def set_zeros(self, weight: Tensor, zeros: int) -> None:
         """Mask exactly ``zeros`` weights, those of smallest magnitude.
 
@@ -82,10 +79,10 @@ class MagnitudeMask(nn.Module):
         Notes
         -----
         The threshold is the ``zeros``-th smallest magnitude, found by selection, not by sorting,
-        since the loop asks for it at every step of the schedule. It moves little from step to step:
-        on the CPU it is looked for near the last one, among few weights, and if it is not there
-        (this is known, not guessed), among all. Ties at the threshold, rare among trained weights,
-        are settled afterwards.
+        since the loop asks for it at every step of the schedule. It moves steadily: on the CPU it
+        is looked for near where the last two point, among few weights, and if it is not there (this
+        is known, not guessed), among all. Ties at the threshold, rare among trained weights, are
+        settled afterwards. Weights that are not finite leave nothing masked.
         """
         if weight.shape != self.multiplier.shape:
             raise ValueError(
@@ -98,50 +95,34 @@ class MagnitudeMask(nn.Module):
                 f"zeros={zeros} is less than the {self.n_zeros} that a monotone mask has; they "
                 "only grow"
             )
-        self._zeros = None  # until all went well
+        self._zeros, weight = None, weight.detach()  # None until all went well
         if zeros == 0:
             self.multiplier.fill_(1)
-        elif not self._found_near(weight.detach(), zeros):
-            magnitudes = weight.detach().abs()
+        elif not self._found_near(weight, zeros):
+            magnitudes = weight.abs()
             if self.monotone:  # those masked are the smallest of all: -1
                 magnitudes.mul_(self.multiplier).sub_(1 - self.multiplier)
             self._keep_above(magnitudes, zeros)
         self._zeros = zeros
 
     def _found_near(self, weight: Tensor, zeros: int) -> bool:
-        """Set the mask if the threshold is near the last one and has no ties; whether it was."""
-        if self.monotone or not self._threshold > 0 or not _in_numpy(weight):
+        """Set the mask if the threshold is where it is expected; whether it was."""
+        if self.monotone or not _in_numpy(weight):
             return False
-        if not (weight.is_contiguous() and self.multiplier.is_contiguous()):
+        multiplier = self.multiplier
+        if not (weight.is_contiguous() and multiplier.is_contiguous()):
             return False
         flat = weight.numpy().reshape(-1)
-        ends = (self._threshold * (1 + side * self._width) for side in (-1, 1))
-        low, high = map(flat.dtype.type, ends)
-        found = np.empty(flat.size + 1, flat.dtype)  # memory that is not written costs nothing
-        below, n, above = kernels.in_bracket(flat, low, high, found)
-        rank = zeros - below  # among those found, from 1
-        if below + n + above < flat.size or not 0 < rank < n:
-            return False
-        parts = np.partition(found[:n], rank - 1)
-        threshold, following = parts[rank - 1], parts[rank:].min()
-        if not following > threshold:
-            return False
-        kernels.keep_above(flat, threshold, self.multiplier.numpy().reshape(-1))
-        self._remember(float(threshold))
-        return True
-
-    def _remember(self, threshold: float) -> None:
-        last, self._threshold = self._threshold, threshold
-        moved = abs(threshold / last - 1) if last > 0 else _WIDTHS[1]
-        self._width = min(max(4 * moved, _WIDTHS[0]), _WIDTHS[1])
+        return self._search.mask(flat, zeros, multiplier.numpy().reshape(-1))
 
     def _keep_above(self, magnitudes: Tensor, zeros: int) -> None:
         threshold, following = _around(magnitudes, zeros)
-        self._remember(float(threshold))
+        self._search.remember(float(threshold))
         if following > threshold:
             _greater(magnitudes, threshold, self.multiplier)
             return
         if not bool(magnitudes.isfinite().all()):
+            self.multiplier.fill_(1)
             raise ValueError("weight must be finite to be pruned, got NaN or infinity")
         keep = (magnitudes > threshold).reshape(-1)
         equal = (magnitudes == threshold).reshape(-1).nonzero()[:, 0]
