@@ -132,7 +132,7 @@ def test_refused():
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
-@pytest.mark.parametrize("rows", (300, 900))  # below and above what is selected from without a guess
+@pytest.mark.parametrize("rows", (300, 900))  # without and with a guess
 def test_near_the_last_threshold_is_the_same_as_among_all(dtype, rows):
     """Weights that drift, jump and tie: whatever path is taken, the smallest magnitudes go."""
     generator = torch.Generator().manual_seed(0)
