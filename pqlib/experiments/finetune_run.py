@@ -1,19 +1,14 @@
 """One fine-tuning run, from its config to its record."""
 
 import dataclasses
-import errno
 import fcntl
-import hashlib
 import io
 import json
 import os
-import platform
-import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +16,17 @@ import numpy as np
 import torch
 
 from pqlib.experiments.finetune_config import POST_TRAINING, FineTune
+from pqlib.experiments.finetune_record import described, fingerprint
 from pqlib.training import checkpoint as checkpoints
 from pqlib.training.batch_norm import reestimate
+from pqlib.training.batches import batches_of
 from pqlib.training.compression import compress, post_training
 from pqlib.training.data import open_data
-from pqlib.training.loop import History, Stop, batches_of, reproducible, train
+from pqlib.training.loop import History, Stop, reproducible, train
 from pqlib.training.models import build_model, task_of
 from pqlib.training.tasks import open_task
 
 Report = Callable[[tuple[int, int, float]], bool]
-_PACKAGES = ("pqlib", "torch", "torchvision", "timm", "effdet", "segmentation-models-pytorch")
 _CLAIM_S = 60  # to wait for a process that is about to end
 
 
@@ -72,7 +68,7 @@ def run(
     Raises
     ------
     ValueError, OSError, TrainingError, torch.OutOfMemoryError, ...
-        Whatever goes wrong; `failure` makes a record of it.
+        Whatever goes wrong; `finetune_record.failure` makes a record of it.
     """
     begun = time.monotonic()
     own = folder / config.hash
@@ -161,49 +157,8 @@ def run(
             "n_steps": history.n_steps,
             "loss": history.epochs[-1]["loss"] if history.epochs else None,
             "seconds": history.seconds or time.monotonic() - begun,
-            "fingerprint": _fingerprint(model),
+            "fingerprint": fingerprint(model),
         }
-
-
-def failure(config: FineTune, error: BaseException | str, command: str = "") -> dict[str, Any]:
-    """The record of a run that came to nothing, with its reason in one line."""
-    return described(config, command) | {"status": "failed", "reason": reason_of(error)}
-
-
-def reason_of(error: BaseException | str) -> str:
-    """Why a run failed, and what to do where that is known."""
-    if isinstance(error, str):
-        return error
-    text = " ".join(str(error).split())[:500]
-    no_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in text
-    )
-    if no_memory:
-        return f"out of memory: {text}; take a smaller batch_size, or more memory"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full: {error.strerror}"
-    return f"{type(error).__name__}: {text}"
-
-
-def described(config: FineTune, command: str) -> dict[str, Any]:
-    """What a row says of any run, done or failed."""
-    plain = config.as_json()
-    settings = plain.pop("settings")
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "hash": config.hash,
-        **{key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()},
-        **settings,
-        "hardware": _hardware(config.device),
-        "versions": " ".join(f"{k}={v}" for k, v in versions.items()),
-        "commit": _commit(),
-        "command": command,
-    }
 
 
 def weights_of(folder: Path, run_hash: str) -> Path:
@@ -325,14 +280,6 @@ def _device(config):
     return device
 
 
-def _fingerprint(model) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _packed(arrays) -> bytes:
     stream = io.BytesIO()
     np.savez_compressed(stream, **{k: v for k, v in arrays.items() if v is not None})
@@ -351,28 +298,3 @@ def _write(path: Path, content: bytes) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise OSError(error.errno, f"{error.strerror}: {path.name} in {path.parent}") from None
-
-
-def _hardware(device: str) -> str:
-    if device.startswith("cuda") and torch.cuda.is_available():
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        name = next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{name}, {os.cpu_count()} cores"
-
-
-def _commit() -> str:
-    """Of the checkout that this is, "" elsewhere; "-dirty" with changes."""
-    words = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"]
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return ""
-    try:
-        done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

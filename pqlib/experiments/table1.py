@@ -180,7 +180,7 @@ def _ready(workers, waiting, configs, records, ended, commands) -> list[str]:
 
 
 def _failed(config, reason, commands):
-    from pqlib.experiments.finetune_run import failure
+    from pqlib.experiments.finetune_record import failure
 
     return failure(config, reason, commands.get(config.hash, ""))
 
@@ -193,7 +193,7 @@ def work(
     report: Any = None,
 ) -> dict[str, Any] | None:
     """One run with its row; None if it was told to stop. Nothing that a run can raise leaves it."""
-    from pqlib.experiments import finetune_run
+    from pqlib.experiments import finetune_record, finetune_run
     from pqlib.training.loop import Stop
 
     begun = time.monotonic()
@@ -216,7 +216,7 @@ def work(
         return None
     except Exception as error:
         finetune_run.keep_trace(folder, config.hash, error)
-        record = finetune_run.failure(config, error, command)
+        record = finetune_record.failure(config, error, command)
         record["seconds"] = time.monotonic() - begun
         try:
             ledger.add(config.hash, record)

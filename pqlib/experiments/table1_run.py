@@ -10,8 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pqlib.experiments import table1
 from pqlib.experiments.finetune_config import FineTune
+from pqlib.experiments.finetune_cost import hours, rate_of
 from pqlib.experiments.ledger import Ledger
-from pqlib.experiments.presets import Sweep, hours, rate_of
+from pqlib.experiments.presets import Sweep
 
 _FIELDS = ("model", "data", "size", "method", "bits", "rate", "epochs", "batch", "optimizer")
 
@@ -187,7 +188,8 @@ def _states(folder: Path) -> dict[str, str]:
 
 def _estimates(configs: Sequence[FineTune], measure: bool) -> tuple[dict[str, Any], list[str]]:
     """Hours by hash, and in lines what could not be found out."""
-    from pqlib.experiments.finetune_run import images_per_second, reason_of, sizes_of
+    from pqlib.experiments.finetune_record import reason_of
+    from pqlib.experiments.finetune_run import images_per_second, sizes_of
 
     images: dict[tuple, tuple[int, int] | None] = {}
     rates: dict[tuple, float | None] = {}

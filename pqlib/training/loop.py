@@ -4,25 +4,21 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 from pqlib.training import checkpoint as checkpoints
+from pqlib.training.batches import DRAWS, load, order_of, seed_of
 from pqlib.training.schedule import cosine
 from pqlib.training.settings import Settings
 
 if TYPE_CHECKING:
     from pqlib.training.compression import Compression
-
-__all__ = ["History", "Settings", "Stop", "TrainingError", "batches_of", "reproducible", "train"]
-_ORDER, _DRAWS = 0, 1  # what a seed is for
 
 
 class TrainingError(RuntimeError):
@@ -190,10 +186,10 @@ def train(
             epoch, done = divmod(step, per_epoch)
             data.set_epoch(epoch)
             wrapped.train()
-            indices = _order(n_images, settings, epoch)
+            indices = order_of(n_images, settings, epoch)
             indices = [batch[rank::n_processes] for batch in indices[done : done + n_steps - step]]
-            for batch in _load(data.train, indices, task, settings):
-                torch.manual_seed(_seed(_DRAWS, settings.seed, step, rank))
+            for batch in load(data.train, indices, task, settings):
+                torch.manual_seed(seed_of(DRAWS, settings.seed, step, rank))
                 if compression is not None:
                     compression.step(step, n_steps)
                 factor = cosine(step, n_steps, settings.floor)
@@ -272,44 +268,6 @@ def reproducible(settings: Settings, device: torch.device | str) -> Iterator[Non
         torch.use_deterministic_algorithms(algorithms, warn_only=warn)
         torch.utils.deterministic.fill_uninitialized_memory = fill
         torch.backends.cudnn.benchmark = benchmark
-
-
-def batches_of(
-    dataset: Dataset, task: Any, settings: Settings, *, n_batches: int | None = None
-) -> Iterator[Any]:
-    """All images in batches, in order, the last one smaller.
-
-    With ``n_batches``, so many whole ones instead: the first that an epoch of training has.
-    """
-    n, size = len(dataset), settings.batch_size
-    if n_batches is None:
-        indices = [list(range(i, min(i + size, n))) for i in range(0, n, size)]
-    else:
-        indices = _order(n, settings, 0)[:n_batches]
-    return _load(dataset, indices, task, settings)
-
-
-def _order(n_images: int, settings: Settings, epoch: int) -> list[list[int]]:
-    """The batches of an epoch, as indices."""
-    generator = torch.Generator().manual_seed(_seed(_ORDER, settings.seed, epoch))
-    order = torch.randperm(n_images, generator=generator).tolist()
-    size = settings.batch_size
-    return [order[i * size : (i + 1) * size] for i in range(settings.steps_per_epoch(n_images))]
-
-
-def _load(dataset, indices: Sequence[Sequence[int]], task, settings) -> Iterator[Any]:
-    loader = DataLoader(
-        dataset,
-        batch_sampler=indices,
-        collate_fn=task.collate,
-        num_workers=settings.n_workers,
-        generator=torch.Generator(),  # else it draws from the global one
-    )
-    return iter(loader)
-
-
-def _seed(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _optimizers(model, settings, compression) -> list[torch.optim.Optimizer]:

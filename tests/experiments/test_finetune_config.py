@@ -6,6 +6,7 @@ import itertools
 import pytest
 
 from pqlib.experiments.finetune_config import FineTune
+from pqlib.experiments.finetune_cost import hours, rate_of
 from pqlib.experiments.presets import (
     MODELS,
     PRESETS,
@@ -13,9 +14,7 @@ from pqlib.experiments.presets import (
     Recipe,
     Sweep,
     cells,
-    hours,
     plan,
-    rate_of,
 )
 from pqlib.training.settings import Settings
 

@@ -15,9 +15,10 @@ pytest.importorskip("torchmetrics", reason="the extra `training` is not installe
 
 from finetune_cases import SETTINGS, assert_same_bits, opened, seeded, state_of  # noqa: E402
 
-from pqlib.training import loop  # noqa: E402
+from pqlib.training import batches, loop  # noqa: E402
 from pqlib.training.compression import compress  # noqa: E402
-from pqlib.training.loop import Settings, Stop, TrainingError, train  # noqa: E402
+from pqlib.training.loop import Stop, TrainingError, train  # noqa: E402
+from pqlib.training.settings import Settings  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = (None, "lsq", "prune")
@@ -176,9 +177,9 @@ def test_a_plain_step_is_that_of_the_formula():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     data.set_epoch(0)
-    for step, indices in enumerate(loop._order(len(data.train), settings, 0)):
+    for step, indices in enumerate(batches.order_of(len(data.train), settings, 0)):
         with torch.random.fork_rng():
-            torch.manual_seed(loop._seed(loop._DRAWS, settings.seed, step, 0))
+            torch.manual_seed(batches.seed_of(batches.DRAWS, settings.seed, step, 0))
             loss = task.loss(model, task.collate([data.train[i] for i in indices]))
         model.zero_grad()
         loss.backward()
@@ -256,9 +257,9 @@ def test_global_state_is_put_back():
 
 def test_batches_for_evaluation():
     data, task = opened()
-    sizes = [len(b["labels"]) for b in loop.batches_of(data.test, task, SETTINGS)]
+    sizes = [len(b["labels"]) for b in batches.batches_of(data.test, task, SETTINGS)]
     assert sizes == [32, 32, 32, 24]
-    whole = [len(b["labels"]) for b in loop.batches_of(data.train, task, SETTINGS, n_batches=9)]
+    whole = [len(b["labels"]) for b in batches.batches_of(data.train, task, SETTINGS, n_batches=9)]
     assert whole == [32, 32, 32]
 
 
