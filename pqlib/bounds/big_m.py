@@ -10,14 +10,14 @@ d = w_hat - w and C = P^-1, Cauchy's inequality in the norm of P gives
     d_j^2 = (e_j' d)^2 <= (e_j' C e_j) (d' P d) <= C_jj U,
 
 so that w_hat_j lies within sqrt(C_jj U) of w_j, or is 0: l_j = min(0, w_j - sqrt(C_jj U)) and
-u_j = max(0, w_j + sqrt(C_jj U)). Where P is singular, P + e I and U + 1e6 e \|w\|^2 stand in their
+u_j = max(0, w_j + sqrt(C_jj U)). Where P is singular, P + e I and U + 1e4 e \|w\|^2 stand in their
 place, for changes of the weights as bounded in `pqlib.bounds.pruning_search`.
 """
 
 import numpy as np
 from jaxtyping import Float
 
-from pqlib.bounds.pruning_search import REACH, Channel
+from pqlib.bounds.pruning_search import Channel
 
 try:
     import cvxpy as cp
@@ -51,7 +51,7 @@ def weight_bounds(
 ) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
     """(l, u): weights of error at most ``error``, all in scaled units, lie between, or are 0."""
     p, w = channel.prepared, channel.weight
-    most = (error + p.shift * REACH * (w @ w)) * (1.0 + 1e-6 + 4.0 * p.loss)
+    most = (error + channel.slack) * (1.0 + 1e-6 + 4.0 * p.loss)
     reach = np.sqrt(most * p.inverse.diagonal())
     return np.minimum(w - reach, 0.0), np.maximum(w + reach, 0.0)
 
@@ -83,7 +83,7 @@ def solve_big_m(
     """
     solver = installed_solver(solver)
     p, w, n_remove = channel.prepared, channel.weight, channel.n - n_nonzero
-    error, _ = channel.refit(channel.improved(np.zeros(channel.n, bool), n_remove))
+    error, _, _ = channel.refit(channel.improved(np.zeros(channel.n, bool), n_remove))
     least, most = weight_bounds(channel, error)
     values, vectors = np.linalg.eigh(p.gram)
     root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T  # P = root' root

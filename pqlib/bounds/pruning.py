@@ -12,7 +12,7 @@ from pqlib.layers.problem import LayerProblem
 METHODS = ("exact", "magnitude", "magnitude_refit", "backward", "big_m")
 _OPTIMAL = "Optimal within 1e-10 of its error: every other subset was ruled out."
 _OPTIMAL_BOUNDED = (
-    "Optimal within 1e-10 of its error among changes of the weights up to 1000 times their size; "
+    "Optimal within 1e-10 of its error among changes of the weights up to 100 times their size; "
     "the gram is singular or nearly so, which leaves larger changes undecided."
 )
 _ZERO = (
@@ -25,14 +25,16 @@ _ROUNDED = (
 )
 _UNRESOLVED = (
     "Undecided between lower and upper: the gram is singular or nearly so and the weights are so "
-    "large beside what they add up to that float64 cannot tell. Rescale or merge the inputs."
+    "large beside what they add up to that float64 cannot tell; lower holds among changes of the "
+    "weights up to 100 times their size. Rescale or merge the inputs."
 )
 _FREE = "Optimal: nothing that matters has to be removed."
 _ALL = "Optimal: nothing may be kept."
 _OUT = (
-    "The {} ran out before the proof was complete; the optimum lies between lower and upper. "
+    "The {} ran out before the proof was complete; the optimum lies between lower and upper{}. "
     "Allow more, or split the channel into smaller chunks."
 )
+_AMONG = ", among changes of the weights up to 100 times their size"
 _HEURISTIC = "A heuristic: feasible, and nothing is known of how far from optimal."
 
 
@@ -181,7 +183,7 @@ def _exact(channel, n_nonzero, max_nodes, max_seconds, near=None):
         starts.append(channel.improved(near, n_remove))
     removed, lower, nodes, out = channel.prove(starts, n_remove, max_nodes, max_seconds)
     if out:
-        status = _OUT.format(out)
+        status = _OUT.format(out, _AMONG if prepared.shift else "")
     elif lower == 0.0 and prepared.shift:
         status = _ZERO
     else:

@@ -11,8 +11,7 @@ import numpy as np
 
 from pqlib.compilation import compiled
 
-_UNIT_ROUNDOFF = 2.0**-53
-_DEPENDENT = 1e-12  # a pivot below this share of its diagonal: the column may add nothing
+_DEPENDENT = 1e-12  # a pivot below this share of its diagonal: the column nearly depends on others
 
 
 @compiled
@@ -71,49 +70,129 @@ def _cholesky(a, dependent):
 
 @compiled
 @no_type_check
-def _solved(gram, weight, kept, columns, factor):
-    """(least error, change d) from a Cholesky factor of P on the mask."""
-    n, m = weight.size, columns.size
-    d = np.where(kept, 0.0, -weight)
-    best, error = d.copy(), np.inf
-    x = np.zeros(m)
-    for _ in range(3):
-        for i in range(m):
-            if factor[i, i] > 0.0:
-                high, low = 0.0, 0.0
-                for j in range(n):
-                    high, low = _plus(high, low, gram[columns[i], j], d[j])
-                total = -(high + low)
-                for t in range(i):
-                    total -= factor[i, t] * x[t]
-                x[i] = total / factor[i, i]
-        for i in range(m - 1, -1, -1):
-            if factor[i, i] > 0.0:
-                for t in range(i + 1, m):
-                    x[i] -= factor[t, i] * x[t]
-                x[i] /= factor[i, i]
-        for i in range(m):
-            d[columns[i]] += x[i]
-        now, before = quadratic(gram, d), error
-        if now < error:
-            error = now
-            best[:] = d
-        if now >= before * (1.0 - 1e-14):
-            break
-    return error, best
+def _slopes(gram, d):
+    """P d, as if computed in twice the precision and then rounded."""
+    slopes = np.empty(d.size)
+    for i in range(d.size):
+        high, low = 0.0, 0.0
+        for j in range(d.size):
+            high, low = _plus(high, low, gram[i, j], d[j])
+        slopes[i] = high + low
+    return slopes
 
 
 @compiled
 @no_type_check
-def refit(gram, weight, kept):
-    """Least squares on a mask: (least error, the change d of the weights; d = -w off the mask).
+def _dot(x, y):
+    """x'y, as if computed in twice the precision and then rounded."""
+    high, low = 0.0, 0.0
+    for j in range(x.size):
+        high, low = _plus(high, low, x[j], y[j])
+    return high + low
 
-    Cholesky of P on the mask, refined up to twice with residuals in twice the precision. Columns
-    that nearly depend on earlier ones are left alone first, then tried, as they may hold all there
-    is to gain or nothing but rounding. Any d is feasible, so the error is an upper bound whatever
-    is lost to rounding.
+
+@compiled
+@no_type_check
+def _forward(factor, columns, slopes):
+    """L^-1 of the slopes on the columns that have a pivot, else 0."""
+    x = np.zeros(columns.size)
+    for i in range(columns.size):
+        if factor[i, i] > 0.0:
+            total = slopes[columns[i]]
+            for t in range(i):
+                total -= factor[i, t] * x[t]
+            x[i] = total / factor[i, i]
+    return x
+
+
+@compiled
+@no_type_check
+def _step(factor, columns, slopes, d):
+    """Take (L L')^-1 of the slopes from d, in place."""
+    x = _forward(factor, columns, slopes)
+    for i in range(columns.size - 1, -1, -1):
+        if factor[i, i] > 0.0:
+            for t in range(i + 1, columns.size):
+                x[i] -= factor[t, i] * x[t]
+            x[i] /= factor[i, i]
+            d[columns[i]] -= x[i]
+
+
+@compiled
+@no_type_check
+def _directions(gram, columns, factor):
+    """A direction v for each column without a pivot, orthogonal in P to all that have one.
+
+    Returns their columns, the v, the P v and the v'P v, all to about the rounding of v itself: that
+    of v'P v is of second order, so that a pivot far below the unit roundoff is still told from 0.
     """
-    n = weight.size
+    n = gram.shape[0]
+    weak = columns[np.diag(factor) == 0.0]
+    v, image, pivots = np.zeros((weak.size, n)), np.zeros((weak.size, n)), np.zeros(weak.size)
+    for k in range(weak.size):
+        v[k, weak[k]] = 1.0
+        for _ in range(2):
+            _step(factor, columns, _slopes(gram, v[k]), v[k])
+        for h in range(k):
+            if pivots[h] > 0.0:
+                v[k] -= v[h] * (_dot(v[k], image[h]) / pivots[h])
+        image[k] = _slopes(gram, v[k])
+        pivots[k] = _dot(v[k], image[k])
+    return weak, v, image, pivots
+
+
+@compiled
+@no_type_check
+def _along(gram, d, v, pivot, j, reach):
+    """The least along d + t v, or at d_j = +-reach if rounding leaves nothing of that, or d."""
+    if pivot <= 0.0:
+        return d
+    error, least = quadratic(gram, d), -_dot(v, _slopes(gram, d)) / pivot
+    for step in (least, min(max(d[j] + least, -reach), reach) - d[j]):
+        moved = d + step * v
+        if quadratic(gram, moved) < error * (1.0 - 1e-13):
+            return moved
+    return d
+
+
+@compiled
+@no_type_check
+def _gain(gram, columns, factor, d, weak, v, image, pivots, reach):
+    """At most what d'P d can still fall by if no weight changes by more than ``reach``.
+
+    Of y = sum a_k v_k + z, z on the columns with a pivot, by far the most is -2 a_k v_k'P d - a_k^2
+    v_k'P v_k; what rounding has left of the products that should be 0 is added up too.
+    """
+    slopes = _slopes(gram, d)
+    along = np.sqrt(np.sum(_forward(factor, columns, slopes) ** 2))
+    far = np.empty(weak.size)  # bounds of |a_k|
+    total = 0.0
+    for k in range(weak.size - 1, -1, -1):
+        far[k] = reach[weak[k]] + abs(d[weak[k]])
+        for h in range(k + 1, weak.size):
+            far[k] += abs(v[h, weak[k]]) * far[h]
+            total += 2.0 * abs(_dot(v[k], image[h])) * far[k] * far[h]
+        along += far[k] * np.sqrt(np.sum(_forward(factor, columns, image[k]) ** 2))
+        slope = abs(_dot(v[k], slopes))
+        linear = 2.0 * slope * far[k]
+        if pivots[k] > 0.0:
+            total += min(linear, slope * slope / pivots[k])
+        else:
+            total += linear - pivots[k] * far[k] * far[k]
+    return 1.01 * total + 1.1 * along * along
+
+
+@compiled
+@no_type_check
+def refit(gram, weight, kept, reach):
+    """Least squares on a mask: (error, change d of the weights, what it may exceed the least by).
+
+    d = -w off the mask. Cholesky of P on the mask, refined with residuals in twice the precision.
+    Columns that nearly depend on earlier ones have no pivot: along each there is one direction
+    without change elsewhere to first order, and the least along it. Any d is feasible, so the error
+    is an upper bound whatever is lost to rounding; and among changes up to ``reach`` of each
+    weight, no error is lower by more than the third number (0 where all columns have a pivot).
+    """
     columns = np.flatnonzero(kept)
     m = columns.size
     part = np.empty((m, m))
@@ -121,29 +200,41 @@ def refit(gram, weight, kept):
         for j in range(m):
             part[i, j] = gram[columns[i], columns[j]]
     factor = _cholesky(part, _DEPENDENT)
-    error, best = _solved(gram, weight, kept, columns, factor)
-    if np.any(np.diag(factor) == 0.0):
-        finer = _cholesky(part, 4.0 * n * _UNIT_ROUNDOFF)
-        if np.any((np.diag(finer) > 0.0) != (np.diag(factor) > 0.0)):
-            other_error, other = _solved(gram, weight, kept, columns, finer)
-            if other_error < error:
-                return other_error, other
-    return error, best
+    weak, v, image, pivots = _directions(gram, columns, factor)
+    d = np.where(kept, 0.0, -weight)
+    best, error = d.copy(), quadratic(gram, d)
+    for turn in range(3 if weak.size == 0 else 6):
+        _step(factor, columns, _slopes(gram, d), d)
+        if turn > 0:
+            for k in range(weak.size):
+                d = _along(gram, d, v[k], pivots[k], weak[k], reach[weak[k]])
+        now, before = quadratic(gram, d), error
+        if now < error:
+            error = now
+            best[:] = d
+        if now >= before * (1.0 - 1e-14) and (turn > 0 or weak.size == 0):
+            break
+    if weak.size == 0:
+        return error, best, 0.0
+    return error, best, _gain(gram, columns, factor, best, weak, v, image, pivots, reach)
 
 
 @compiled
 @no_type_check
-def _offer(gram, weight, path, n_path, removed, kept, best):
-    """Refit the mask that removes ``path``; keep it in ``removed`` if it beats ``best``."""
+def _offer(gram, weight, reach, path, n_path, removed, kept, values):
+    """Refit the mask that removes ``path``; keep it in ``removed`` if it beats ``values[0]``.
+
+    The last of ``values`` is the least that any of them may reach.
+    """
     kept[:] = True
     for t in range(n_path):
         kept[path[t]] = False
-    error, _ = refit(gram, weight, kept)
-    if error < best:
+    error, _, gain = refit(gram, weight, kept, reach)
+    values[-1] = min(values[-1], error - gain)
+    if error < values[0]:
+        values[0] = error
         for j in range(kept.size):
             removed[j] = not kept[j]
-        return error
-    return best
 
 
 @compiled
@@ -258,6 +349,7 @@ def least_open(index, w, c, child, free, path, counters, values):
 def search(
     gram,
     weight,
+    reach,
     diagonal,
     loose,
     slack,
@@ -275,8 +367,9 @@ def search(
 ):
     """Leaps and bounds from where the state stands; returns whether the tree is exhausted.
 
-    values[0] is the error of the best mask, ``removed``; values[1 + t] that of path[:t] alone. A
-    branch ends where its least error is not below ``loose * values[0] + slack``.
+    values[0] is the error of the best mask, ``removed``; values[1 + t] that of path[:t] alone; the
+    last one, see `_offer`. A branch ends where its least error is not below ``loose * values[0] +
+    slack``.
     """
     n = weight.size
     kept = np.empty(n, np.bool_)
@@ -304,7 +397,7 @@ def search(
         path[depth] = index[depth, i]
         left = n_remove - depth - 1
         if left == 0:
-            values[0] = _offer(gram, weight, path, 1, removed, kept, values[0])
+            _offer(gram, weight, reach, path, 1, removed, kept, values)
             limit = loose * values[0] + slack
             continue
         slope = w_i / c_ii
@@ -331,7 +424,7 @@ def search(
         if count == left:  # nothing is left to choose
             if _cost_of_all(source, i, order, w[t], f, limit, factor) < limit:
                 path[t : t + count] = index[t, :count]
-                values[0] = _offer(gram, weight, path, n_remove, removed, kept, values[0])
+                _offer(gram, weight, reach, path, n_remove, removed, kept, values)
                 limit = loose * values[0] + slack
             continue
         target = c[t]
@@ -353,7 +446,7 @@ def search(
             path[t] = index[t, a]
             if left == 1:
                 if f_a < limit:
-                    values[0] = _offer(gram, weight, path, t + 1, removed, kept, values[0])
+                    _offer(gram, weight, reach, path, t + 1, removed, kept, values)
                     limit = loose * values[0] + slack
                 continue
             for b in range(a):
@@ -361,7 +454,7 @@ def search(
                 w_b = w[t, b] - off * slope
                 if f_a + w_b * w_b / (c[t, b, b] - off * off / c_aa) < limit:
                     path[t + 1] = index[t, b]
-                    values[0] = _offer(gram, weight, path, t + 2, removed, kept, values[0])
+                    _offer(gram, weight, reach, path, t + 2, removed, kept, values)
                     limit = loose * values[0] + slack
     counters[0], counters[1] = depth, nodes
     return True

@@ -35,10 +35,9 @@ matrix that differs by 2 (n + 1) u sqrt(P_ii P_jj) (Higham, Accuracy and Stabili
 Algorithms, theorem 10.3); with the rounding of b and E this changes the error of y by at most 8 (n
 + 1) u (sum \|y_j\| + sum \|w_j\|)^2. Any y with error below U has d = y - w with d_j^2 <= (P^-1)_jj
 U and \|d\|^2 <= \|P^-1\| U, which bounds the loss for all of them at once: a branch ends where its
-bound exceeds U by that loss. The bound itself is rounded down. Supports left over are refitted in
-exact arithmetic; their error is flat at its minimum. Where P's condition number exceeds 1e9, only
-changes \|d\| <= 1000 \|w\| (weighted by P's diagonal) are looked at, and columns of a support may
-depend on each other within 1e-12.
+bound exceeds U by that loss. The bound itself is rounded down. Supports left over are
+refitted in exact arithmetic. Where P's condition number exceeds 1e8, only changes \|d\| <= 100
+\|w\| (weighted by P's diagonal) are looked at.
 """
 
 from fractions import Fraction
@@ -53,6 +52,8 @@ from pqlib.layers.problem import LayerProblem
 _UNIT_ROUNDOFF = 2.0**-53
 _DIAGONAL_ROUNDS = 12
 _NODES_PER_CALL = 1_000
+_REACH = 1e4  # |d|^2 / |w|^2 looked at where P is nearly singular
+_DEPENDENT = 1e-12  # share of its diagonal that a pivot must have to bound its weight
 
 
 def reprove_pruning(
@@ -73,7 +74,8 @@ def reprove_pruning(
     -------
     bool or None
         True: none has an error below upper (1 - 1e-10) - 1e-13 w'Pw. False: one was found, its
-        error computed in exact arithmetic. None: the nodes ran out.
+        error computed in exact arithmetic. None: the nodes ran out, or inputs depend on each other
+        so nearly that not even exact arithmetic bounds what changes of this size can reach.
 
     Raises
     ------
@@ -100,6 +102,8 @@ def reprove_pruning(
     check_integer("max_nodes", max_nodes, low=1, high=2**62)
     own = problem.gram.diagonal()
     alive = np.flatnonzero(own > 0)
+    if problem.gram[own <= 0].any():  # indefinite by rounding
+        return None
     if alive.size == 0:  # nothing matters, and the error is 0
         return upper <= 0.0
     unit = 2.0 ** np.rint(np.log2(own[alive]) / 2)
@@ -112,28 +116,30 @@ def reprove_pruning(
         return True
     shift, loss = _loss(gram, weight, min(n_nonzero, alive.size), target)
     state = _root(gram, weight, min(n_nonzero, alive.size), shift)
-    counters, nodes = state[-1], 0
+    counters, nodes, doubt = state[-1], 0, False
     while nodes < max_nodes:
         outcome = pruning_proof_kernels.search(
             target + loss, min(nodes + _NODES_PER_CALL, max_nodes), *state
         )
         nodes = counters[1]
         if outcome == pruning_proof_kernels.DONE:
-            return True
+            return None if doubt else True
         if outcome == pruning_proof_kernels.LEAF:
-            support = state[-2][: counters[2]]
-            if _least_error(gram, weight, support) < target:
+            beaten = _beaten(gram, weight, state[-2][: counters[2]], target)
+            if beaten:
                 return False
+            doubt |= beaten is None
     return None
 
 
 def _loss(gram, weight, n_nonzero, target) -> tuple[float, float]:
     """(e, what rounding may take from the error of any y whose error is below ``target``)."""
     n = weight.size
-    least, most = np.linalg.eigvalsh(gram)[[0, -1]]
+    least = np.linalg.eigvalsh(gram)[0]
     shift = 4.0 * n * n * _UNIT_ROUNDOFF - 2.0 * min(least, 0.0)
     power = float(weight @ weight)
-    change = 1.01 * target / least if least > 1e-9 * most else 1e6 * power  # squared
+    reach = _REACH * float(gram.diagonal() @ weight**2) / gram.diagonal().min()
+    change = 1.01 * target / least if not _is_nearly_singular(gram) else reach  # squared
     inverse = np.linalg.inv(gram + shift * np.eye(n)).diagonal()
     change_of_one = np.sqrt(1.01 * inverse * (target + shift * change))
     on_support = np.sort(change_of_one)[n - n_nonzero :].sum()
@@ -142,41 +148,82 @@ def _loss(gram, weight, n_nonzero, target) -> tuple[float, float]:
     return shift, float(own + 8.0 * (n + 1) * _UNIT_ROUNDOFF * total**2)
 
 
-def _least_error(gram, weight, support) -> Fraction:
-    """The error of the least squares on ``support``; all floats are multiples of 2^-1074."""
-    values, vectors = np.linalg.eigh(gram[np.ix_(support, support)])
-    exact, best = _whole(gram), None
-    for small in (1e-12, 4.0 * len(gram) * _UNIT_ROUNDOFF):  # directions too weak to tell from none
-        good = values > small * max(values[-1:], default=1.0)
-        d, before = -weight, None
-        d[support] = 0.0
-        for _ in range(5):
-            slope = exact @ _whole(d)
-            error = Fraction(slope @ _whole(d), 1 << 3 * 1074)
-            best = error if best is None else min(best, error)
-            if before is not None and error >= before * (1 - Fraction(1, 10**13)):
-                break
-            before = error
-            residual = np.array([float(Fraction(slope[j], 1 << 2 * 1074)) for j in support])
-            d[support] -= vectors[:, good] @ (vectors[:, good].T @ residual / values[good])
-    return best
+def _beaten(gram, weight, support, target) -> bool | None:
+    r"""Whether weights on ``support`` have an error below ``target``; None if not to be told.
+
+    Gauss's elimination of [[P_SS, c], [c', E]], whose last row is of the weights dropped, in whole
+    numbers (Bareiss, Mathematics of Computation 22, 1968), largest pivots first. Where only small
+    pivots are left, S of the matrix and s of the slopes, changes a within the reach take at most
+    2 \|s\| \|a\| from the error, and what S is indefinite by.
+    """
+    unit, size = (min(int(np.frexp(x[x != 0])[1].min()) - 53, 0) for x in (gram, weight))
+    exact, off = _whole(gram, unit), _whole(-weight, size)
+    off[support] = 0
+    slope = exact @ off
+    own = gram.diagonal()[support]
+    m = np.empty((own.size + 1,) * 2, object)
+    m[:-1, :-1], m[:-1, -1], m[-1, :-1] = exact[np.ix_(support, support)], *[slope[support]] * 2
+    m[-1, -1] = off @ slope
+    goal = Fraction(target) / Fraction(2) ** (unit + 2 * size)
+    last, left, bounded = 1, np.arange(own.size), True
+    while True:
+        pivots = [Fraction(m[j, j], last) * Fraction(2) ** unit / Fraction(own[j]) for j in left]
+        if bounded and not (pivots and max(pivots) > _DEPENDENT):
+            bounded, here = False, Fraction(m[-1, -1], last)
+            if here < goal:
+                return True if _is_near(gram, weight, np.delete(support, left)) else None
+            if here - _reachable(m, last, left, gram, weight, own, unit, size) >= goal:
+                return False
+        if not pivots or max(pivots) <= 0:
+            break
+        j = int(left[int(np.argmax(pivots))])
+        m, last, left = (m * m[j, j] - np.outer(m[:, j], m[j])) // last, m[j, j], left[left != j]
+    flat = not any(m[j, k] for j in left for k in [*left, -1])
+    return False if flat and Fraction(m[-1, -1], last) >= goal else None
+
+
+def _is_near(gram, weight, support) -> bool:
+    """Whether the least squares on ``support`` are among the changes that are looked at."""
+    if not _is_nearly_singular(gram):
+        return True
+    d = -weight
+    d[support] = 0.0
+    d[support] = -np.linalg.solve(gram[np.ix_(support, support)], (gram @ d)[support])
+    own = gram.diagonal()
+    return bool(own @ d**2 <= _REACH * float(own @ weight**2))
+
+
+def _reachable(m, last, left, gram, weight, own, unit, size) -> Fraction:
+    """What changes of the weights ``left``, within the reach, take from the error at most."""
+    if not left.size:
+        return Fraction(0)
+    reach = np.sqrt(_REACH * float(gram.diagonal() @ weight**2) / own[left])
+    slopes = [float(Fraction(m[j, -1], last) * Fraction(2) ** (unit + size)) for j in left]
+    rest = [[float(Fraction(m[j, k], last) * Fraction(2) ** unit) for k in left] for j in left]
+    rest = np.array(rest) * reach * reach[:, None]
+    indefinite = max(1e-14 * float(abs(rest).sum()) - float(np.linalg.eigvalsh(rest)[0]), 0.0)
+    linear = 2.0 * float(np.linalg.norm(np.array(slopes) * reach))
+    return Fraction(1.01 * (linear + indefinite)) / Fraction(2) ** (unit + 2 * size)
 
 
 def nearly_singular(problem: LayerProblem) -> bool:
-    """Whether only changes of the weights up to 1000 times their size are looked at."""
+    """Whether only changes of the weights up to 100 times their size are looked at."""
     own = problem.gram.diagonal()
     alive = own > 0
-    if not alive.any():
-        return False
     root = np.sqrt(own[alive])
-    values = np.linalg.eigvalsh(problem.gram[np.ix_(alive, alive)] / root / root[:, None])
+    gram = problem.gram[np.ix_(alive, alive)] / root / root[:, None]
+    return bool(alive.any()) and _is_nearly_singular(gram)
+
+
+def _is_nearly_singular(gram) -> bool:
+    values = np.linalg.eigvalsh(gram)
     return bool(values[0] <= 1e-8 * values[-1])
 
 
-@partial(np.vectorize, otypes=[object])
-def _whole(value: float) -> int:
-    """``value`` 2^1074."""
-    return int(Fraction(value) * 2**1074)
+@partial(np.vectorize, otypes=[object], excluded=[1])
+def _whole(value: float, exponent: int) -> int:
+    """``value`` / 2^exponent."""
+    return int(Fraction(value) / Fraction(2) ** exponent)
 
 
 def _root(gram, weight, n_nonzero, shift):
@@ -216,10 +263,12 @@ def _fit_diagonal(p, b, energy, n_nonzero, d, z):
         barrier = max(relaxed, 1e-12) / n * 0.3 ** min(step, 12)
         try:
             inverse = np.linalg.inv(left)
-        except np.linalg.LinAlgError:  # the border is reached, and ``d`` is as good as it gets
-            break
-        pruning_proof_kernels.raise_diagonal(inverse, growth, barrier, now)
+            pruning_proof_kernels.raise_diagonal(inverse, growth, barrier, now)
+        except (np.linalg.LinAlgError, ZeroDivisionError):
+            break  # the border is reached, and ``d`` is as good as it gets
         now = np.maximum(now * (1.0 - 1e-9), floor)
+        if not np.isfinite(now).all():
+            break
     root, inner = np.sqrt(d), p - 0.5 * floor * np.eye(n)
     try:
         stretched = d / np.linalg.eigvalsh(root[:, None] * np.linalg.inv(inner) * root)[-1]

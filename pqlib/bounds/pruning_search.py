@@ -31,10 +31,11 @@ their errors summed in twice the precision.
 **Singular P.** Inputs whose row of P is zero are dead: their weights become 0 at no cost. Where
 delta would exceed 0.1 (a condition number beyond some 1e11, or dependent inputs) the search runs on
 P + e I, scaled, with e just large enough. For a change d of the weights, d'Pd = d'(P + e I) d - e
-\|d\|^2, so that among changes with \|d\|^2 <= 1e6 \|w\|^2 (both weighted by P's diagonal) the
-search is still complete if 1e6 e \|w\|^2 is added to where branches end. The status says so. A
-bound on d is unavoidable: by weights large enough, inputs that differ only by rounding explain
-anything."""
+\|d\|^2, so that among changes with \|d\|^2 <= 1e4 \|w\|^2 (both weighted by P's diagonal) the
+search is still complete if that share of e is added to where branches end. On each set that reaches
+the end, what the same changes could still take from its error is bounded with inputs that depend on
+each other (`pruning_kernels.refit`), and taken from the lower bound. The status says so. A bound on
+d is unavoidable: by weights large enough, inputs that differ only by rounding explain anything."""
 
 import time
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ from pqlib.layers.problem import LayerProblem
 _TOLERANCE = 5e-11  # relative; half of what `Result.proven` allows, the rest is for rounding
 _UNIT_ROUNDOFF = 2.0**-53
 _MOST_LOSS = 0.1  # delta above which P is shifted
-REACH = 1e6  # |d|^2 / |w|^2 up to which a search of a shifted P is complete
+_REACH = 1e4  # |d|^2 / |w|^2 by P's diagonal, up to which the search of a shifted P is complete
 _NODES_PER_CALL = 1_000  # some milliseconds, after which time and Ctrl-C are looked at
 _D_SWEEPS = 4
 
@@ -132,6 +133,10 @@ class Channel:
         self.unit = float(2.0 ** np.floor(np.log2(abs(scaled).max()))) if scaled.any() else 1.0
         self.weight = scaled / self.unit
         self.n = scaled.size
+        own = p.gram.diagonal()
+        own = own if own.size and own.min() > 0 else np.ones(self.n)
+        self.reach = np.sqrt(_REACH * float(own @ self.weight**2) / own)  # of each weight
+        self.slack = p.shift * float(np.max(self.reach, initial=0.0)) ** 2
 
     def by_magnitude(self, n_remove: int) -> Bool[np.ndarray, " m"]:
         """Mask of the smallest weights (of equal ones the first), which is what is removed."""
@@ -144,14 +149,14 @@ class Channel:
         """Backward elimination from ``removed`` on, then swaps."""
         return elimination_kernels.improved(self.prepared.inverse, self.weight, removed, n_remove)
 
-    def refit(self, removed: Bool[np.ndarray, " m"]) -> tuple[float, np.ndarray]:
-        """(error in scaled units, change d) of the least squares on what is kept."""
-        return pruning_kernels.refit(self.prepared.gram, self.weight, ~removed)
+    def refit(self, removed: Bool[np.ndarray, " m"]) -> tuple[float, np.ndarray, float]:
+        """(error in scaled units, change d, gain left) of the least squares on what is kept."""
+        return pruning_kernels.refit(self.prepared.gram, self.weight, ~removed, self.reach)
 
     def solution(self, removed: Bool[np.ndarray, " m"]) -> Float[np.ndarray, " n"]:
         """Weights in the problem's units: 0 where removed or dead, refitted elsewhere."""
         p = self.prepared
-        _, d = self.refit(removed)
+        _, d, _ = self.refit(removed)
         w_hat = np.zeros(self.problem.n)
         kept = p.alive[~removed]
         w_hat[kept] = self.problem.weight[kept] + (d * self.unit / p.unit)[~removed]
@@ -167,17 +172,18 @@ class Channel:
         most = np.inf if max_nodes is None else max_nodes
         deadline = np.inf if max_seconds is None else time.monotonic() + max_seconds
         starts = list({mask.tobytes(): mask for mask in starts}.values())
-        errors = [self.refit(removed)[0] for removed in starts]
+        fits = [self.refit(removed) for removed in starts]
+        errors = [error for error, _, _ in fits]
         best = int(np.argmin(errors))
         removed, upper = starts[best].copy(), errors[best]
         power = float(w @ w)
         if p.shift and upper <= 16.0 * self.n * _UNIT_ROUNDOFF * power:
             return removed, 0.0, 0, ""
         loose = 1.0 - _TOLERANCE + 2.0 * p.loss
-        slack = p.shift * REACH * power * (1.0 + 3.0 * p.loss)
+        slack = self.slack * (1.0 + 3.0 * p.loss)
         state = pruning_kernels.root(p.inverse, w, p.diagonal, loose * upper + slack, n_remove)
-        values = np.full(n_remove + 1, upper)
-        values[1:] = 0.0
+        values = np.zeros(n_remove + 2)
+        values[0], values[-1] = upper, min(error - gain for error, _, gain in fits)
         nodes, done, out = 0, False, ""
         while not done:
             if nodes >= most or time.monotonic() >= deadline:
@@ -185,10 +191,20 @@ class Channel:
                 break
             allowed = int(min(nodes + _NODES_PER_CALL, most))
             done = pruning_kernels.search(
-                p.gram, w, p.diagonal, loose, slack, n_remove, *state, values, removed, allowed
+                p.gram,
+                w,
+                self.reach,
+                p.diagonal,
+                loose,
+                slack,
+                n_remove,
+                *state,
+                values,
+                removed,
+                allowed,
             )
             nodes = int(state[-1][1])
-        lower = values[0] * (1.0 - _TOLERANCE)
+        lower = max(min(values[0] * (1.0 - _TOLERANCE), values[-1]), 0.0)
         if not done:
             open_nodes = pruning_kernels.least_open(*state, values)
             root = np.sort(p.diagonal * w * w)[:n_remove].sum()

@@ -63,7 +63,9 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
        box) and ``upper`` its error. 2. If a dual point is given, its bound is recomputed, see
        `pqlib.bounds.quantization_bounds`. 3. What it does not prove is put to another algorithm,
        `pqlib.bounds.quantization_proof` or `pqlib.bounds.pruning_proof`: of an optimum it shows
-       that no solution is better by more than 1e-10 of it (and ``Result.resolution``).
+       that no solution is better by more than 1e-10 of it (and ``Result.resolution``). For pruning
+       1e-13 of the energy comes on top, which is more where the error is below 1e-3 of the energy;
+       the status says what was shown.
 
     An exhaustive search leaves nothing that could be checked in less time than it took. This is why
     an optimum is proven twice, along different ways, instead of taken on trust.
@@ -120,7 +122,10 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
             problem, result.n_bits, result.scale, claim, max_nodes=max_nodes
         )
     if right is None:
-        status = f"The second search ended after {max_nodes} nodes without an answer; allow more."
+        status = (
+            f"The second search came to no answer: its {max_nodes} nodes ran out, or inputs depend "
+            "on each other too nearly."
+        )
         return Certificate(FEASIBLE, shown, status)
     if not right:
         return Certificate(REFUTED, shown, f"A solution with an error below {claim!r} exists.")
@@ -129,7 +134,7 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
     status = f"A second, independent search found nothing better: {what} within {within:.0e}"
     status += f", or {result.resolution:.1e}." if result.resolution else "."
     if pruned and nearly_singular(problem):
-        status += " The gram is nearly singular: this holds for weights changed up to 1000-fold."
+        status += " The gram is nearly singular: this holds for weights changed up to 100-fold."
     return Certificate(REPROVED, max(shown, claim * (1 - TOLERANCE) - blur), status)
 
 

@@ -109,8 +109,8 @@ class LayerProblem:
         x, y = np.ldexp(w_hat, -half), np.ldexp(self.weight, -half)
         value, _ = quadratic(gram, x, y)
         far = abs(x - y)
-        if not value > max(_RESOLVED * float(far @ abs(gram) @ far), _TINY) and far.any():
-            return self._exact_error(w_hat)
+        if not value > max(_RESOLVED * float(far @ abs(gram) @ far), _TINY):
+            return 0.0 if np.array_equal(w_hat, self.weight) else self._exact_error(w_hat)
         with np.errstate(over="ignore"):
             return max(float(np.ldexp(value, power + 2 * half)), 0.0)
 

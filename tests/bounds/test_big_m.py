@@ -30,7 +30,7 @@ def test_the_bounds_on_weights_hold_for_every_good_subset():
             least, most = big_m.weight_bounds(channel, channel.refit(start)[0])
             for removed in itertools.combinations(range(7), 7 - n_nonzero):
                 mask = np.isin(np.arange(7), removed)
-                error, d = channel.refit(mask)
+                error, d, _ = channel.refit(mask)
                 if error <= channel.refit(start)[0]:
                     w_hat = (channel.weight + d)[~mask]
                     assert (least[~mask] <= w_hat).all() and (w_hat <= most[~mask]).all()

@@ -199,7 +199,7 @@ def test_a_spanning_subset_has_no_error():
 def test_a_singular_gram_says_what_it_leaves_open():
     problem = make("duplicated", "normal", 8, 0)
     result = solve_pruning(problem, 3)
-    assert result.proven and "up to 1000 times their size" in result.status
+    assert result.proven and "up to 100 times their size" in result.status
 
 
 def test_a_change_of_75_times_the_weights_is_found():

@@ -126,3 +126,9 @@ def test_the_ends_of_float64():
         LayerProblem(np.diag([1e-300, 1e300]), [1e100, 1e-190])
     with pytest.raises(ValueError, match="weight must be finite, got a number beyond float64"):
         LayerProblem([[1.0]], [10**400])
+
+
+def test_a_small_weight_beside_an_enormous_one_counts():
+    problem = LayerProblem(np.diag([0.0, 1e100]), [1e300, 1e-30])
+    assert problem.error([1e300, 0.0]) == pytest.approx(1e40, rel=1e-15)
+    assert problem.error([1e300, 1e-30]) == 0.0
