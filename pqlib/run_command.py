@@ -82,6 +82,14 @@ _CELLS = (
         help="Learning rates tried of each cell: the preset's times 0.33 to these powers.",
     ),
     click.option(
+        "--rates-at",
+        type=Bits(),
+        help="Try them at these of --bits only, with the first of --seeds; every other cell takes "
+        "the rate that was best, on the validation images, at the nearest of these (of two as "
+        "near, the larger), for the same model and method. At 2-8 bits with 3 seeds and 3 rates, "
+        "2,4,8 takes 27 runs of a model and method, not 63. By default each cell tries its own.",
+    ),
+    click.option(
         "--data",
         multiple=True,
         help="Instead of the preset's: a source such as cifar10:PATH for all models, or "
@@ -135,7 +143,8 @@ def _sweep(options: dict[str, Any]) -> Sweep:
     changes = {name: options.pop(name) for name in _CHANGES}
     changes = {k: v for k, v in changes.items() if v is not None and v is not False}
     models = options.pop("models") or MODELS
-    named = {k: options.pop(k) for k in ("preset", "bits", "methods", "seeds", "powers", "data")}
+    names = ("preset", "bits", "methods", "seeds", "powers", "rates_at", "data")
+    named = {name: options.pop(name) for name in names}
     named["methods"] = named["methods"] or METHODS
     return Sweep(models=models, changes=changes, **named)
 
@@ -163,10 +172,12 @@ def table1(engine, jobs, retry_failed, dry_run, measure, folder, checkpoint_seco
     pqlib run table1 --preset laptop --models resnet18,vit_small --bits 2-8 --jobs 2
     pqlib run table1 --preset gpu --data cifar10:data --models resnet18 --engine ray
     pqlib run table1 --preset paper --data classification=folder:imagenet
+    pqlib run table1 --preset laptop --seeds 0,1,2 --powers -1,0,1 --rates-at 2,4,8
 
     A baseline is trained first; both methods then start from it and see the same images in the
     same order, for the same epochs, at each learning rate of the same grid. The rate is chosen on
-    validation images; the table reports the test images.
+    validation images; the table reports the test images. With --rates-at the rates are tried for
+    some cells only, first of all; the dry run has no hash of the others until these are done.
 
     Every run has a row in the folder as soon as it ends, also if it fails, and a checkpoint
     before. The same command goes on where an interrupted one stopped, to the same numbers; what

@@ -177,6 +177,10 @@ class Sweep:
     models, bits, methods, seeds : tuple
     powers : tuple of int, optional
         The grid of learning rates, by default the preset's.
+    rates_at : tuple of int, optional
+        Try the grid at these of the bits only, with the first seed; the others take over the rate
+        that is best at the nearest of these (`rate_choice.followers`). By default each cell has
+        its own grid.
     data : tuple of str, optional
         For all networks, or TASK=SOURCE for those of a task (classification, segmentation,
         detection); the preset's by default.
@@ -191,12 +195,13 @@ class Sweep:
     methods: tuple[str, ...] = TRAINED
     seeds: tuple[int, ...] = (0,)
     powers: tuple[int, ...] | None = None
+    rates_at: tuple[int, ...] | None = None
     data: tuple[str, ...] = ()
     changes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         check_choice("preset", self.preset, PRESETS)
-        for name in ("models", "bits", "methods", "seeds", "powers", "data"):
+        for name in ("models", "bits", "methods", "seeds", "powers", "rates_at", "data"):
             value = getattr(self, name)
             if isinstance(value, str):
                 raise TypeError(f"{name} must be a sequence, got {value!r}")
@@ -208,6 +213,11 @@ class Sweep:
             object.__setattr__(self, name, value)
         for method in self.methods:
             check_choice("methods", method, METHODS)
+        missing = sorted(set(self.rates_at or ()) - set(self.bits))
+        if missing:
+            raise ValueError(
+                f"rates_at must be among the bits {self.bits}; add {missing} or leave it out"
+            )
         tasks = [text.partition("=")[0] for text in self.data if "=" in text.partition(":")[0]]
         for task in tasks:
             check_choice("data", task, ("classification", "segmentation", "detection"))
@@ -218,16 +228,38 @@ class Sweep:
             raise ValueError(f"changes may not name {', '.join(unknown)}")
 
     def cells(self) -> list[FineTune]:
-        """All runs, baselines first."""
-        baselines, others = [], []
+        """All runs that can be named beforehand, baselines first."""
+        baselines = [self._plan(model, seed)[0] for model in self.models for seed in self.seeds]
+        return baselines + [config for config, _ in self.grid()]
+
+    def grid(self) -> list[tuple[FineTune, int]]:
+        """The compressed ones of `cells`, each with the power of its learning rate."""
+        found = []
+        for base, fine, powers, method, n_bits in self._compressed():
+            if not self._follows(base, method, n_bits):
+                found += self._tried(base, fine, powers, method, n_bits)
+        return found
+
+    def followers(self) -> list[FineTune]:
+        """Those that take over a learning rate, here with that of power 0."""
+        found = []
+        for base, fine, _, method, n_bits in self._compressed():
+            if self._follows(base, method, n_bits):
+                found += [config for config, _ in self._tried(base, fine, (0,), method, n_bits)]
+        return found
+
+    def _compressed(self) -> Iterator[tuple]:
         for model in self.models:
             for seed in self.seeds:
                 base, fine, powers = self._plan(model, seed)
-                baselines.append(base)
                 for method in self.methods:
                     for n_bits in self.bits if method != "none" else ():
-                        others += self._grid(base, fine, powers, method, n_bits)
-        return baselines + others
+                        yield base, fine, powers, method, n_bits
+
+    def _follows(self, base, method, n_bits) -> bool:
+        if self.rates_at is None or method not in TRAINED:
+            return False
+        return n_bits not in self.rates_at or base.seed != self.seeds[0]
 
     def _plan(self, model, seed):
         found = plan(self.preset, model)
@@ -261,14 +293,14 @@ class Sweep:
         plain = [text for text in self.data if "=" not in text.partition(":")[0]]
         return plain[0] if plain else base.data
 
-    def _grid(self, base, fine, powers, method, n_bits) -> Iterator[FineTune]:
+    def _tried(self, base, fine, powers, method, n_bits) -> Iterator[tuple[FineTune, int]]:
         settings = fine.settings
-        rates = [settings.learning_rate * STEP**power for power in powers]
         if method in POST_TRAINING:
             settings = dataclasses.replace(settings, epochs=0, max_steps=None)
-            rates = [settings.learning_rate]
-        for rate in rates:
-            yield dataclasses.replace(
+            powers = (0,)
+        for power in powers:
+            rate = settings.learning_rate * STEP**power
+            config = dataclasses.replace(
                 fine,
                 method=method,
                 n_bits=n_bits,
@@ -276,6 +308,7 @@ class Sweep:
                 weights=None,
                 settings=dataclasses.replace(settings, learning_rate=rate),
             )
+            yield config, power
 
 
 def cells(

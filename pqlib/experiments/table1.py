@@ -5,7 +5,7 @@ import dataclasses
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pqlib.experiments.engines import processes_of
 from pqlib.experiments.finetune_config import FineTune
 from pqlib.experiments.ledger import Ledger, config_hash
 from pqlib.experiments.presets import Sweep
+from pqlib.experiments.rate_choice import best_of
 
 CONFIG = {"experiment": "table1", "format": 1}  # of the folder: it takes any run of any preset
 ATTEMPTS = 3  # of a run whose process is lost
@@ -33,7 +34,7 @@ def sweep(
     *,
     engine: str = "local",
     n_jobs: int | None = None,
-    retry_failed: bool = False,
+    retry_failed: bool | Collection[str] = False,
     checkpoint_seconds: float = 60.0,
     commands: Mapping[str, str] | None = None,
     on_event: OnEvent | None = None,
@@ -49,8 +50,8 @@ def sweep(
     engine : {"local", "ray"}
     n_jobs : int, optional
         Runs at a time.
-    retry_failed : bool, default False
-        Run failed ones again; their checkpoints are used.
+    retry_failed : bool or collection of str, default False
+        Run failed ones again, all or those with these hashes; their checkpoints are used.
     checkpoint_seconds : float, default 60
     commands : mapping, optional
         From the hash of a run to the command line that makes it.
@@ -138,9 +139,10 @@ def _kept(ledger, configs, retry_failed) -> dict[str, dict]:
     """The rows that stand: not failed ones that are tried again, nor baselines that are damaged."""
     records = {}
     needed = set()
+    again = configs if retry_failed is True else retry_failed or ()
     for key, config in configs.items():
         record = ledger.get(key)
-        if record is None or (retry_failed and record["status"] != "done"):
+        if record is None or (key in again and record["status"] != "done"):
             needed.add(config.baseline)
             continue
         records[key] = record
@@ -225,8 +227,13 @@ def work(
         return record
 
 
-def command_of(swept: Sweep, config: FineTune, folder: Path | None = None) -> str:
-    """The command line that makes the row of one run (and its baseline, where that is missing)."""
+def command_of(
+    swept: Sweep, config: FineTune, folder: Path | None = None, *, power: int | None = None
+) -> str:
+    """The command line that makes the row of one run (and its baseline, where that is missing).
+
+    With the grid of rates of its cell; for a run that took over a rate, with its ``power`` alone.
+    """
     words = ["pqlib", "run", "table1", "--preset", swept.preset, "--models", config.model]
     if config.method == "none":
         words += ["--methods", "none"]
@@ -234,8 +241,9 @@ def command_of(swept: Sweep, config: FineTune, folder: Path | None = None) -> st
         words += ["--methods", config.method, "--bits", str(config.n_bits)]
     if config.seed != 0:
         words += ["--seeds", str(config.seed)]
-    if swept.powers is not None:
-        words += ["--powers", ",".join(map(str, swept.powers))]
+    powers = swept.powers if power is None else (power,)
+    if powers is not None:
+        words += ["--powers", ",".join(map(str, powers))]
     for text in swept.data:
         words += ["--data", text]
     for name, value in swept.changes.items():
@@ -286,7 +294,7 @@ def table_of(
     for runs in cells.values():
         done = [r for r in runs if r["status"] == "done"]
         rates = sorted(r["learning_rate"] for r in runs)
-        best = min(done or runs, key=lambda r: (-(r.get("validation") or 0), r["learning_rate"]))
+        best = best_of(done or runs)
         row = dict(best)
         row["n_runs"], row["n_failed"] = len(done), sum(r["status"] == "failed" for r in runs)
         edges = (rates[0], rates[-1])

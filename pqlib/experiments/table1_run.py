@@ -13,6 +13,7 @@ from pqlib.experiments.finetune_config import FineTune
 from pqlib.experiments.finetune_cost import hours, rate_of
 from pqlib.experiments.ledger import Ledger
 from pqlib.experiments.presets import Sweep
+from pqlib.experiments.rate_choice import followers
 
 _FIELDS = ("model", "data", "size", "method", "bits", "rate", "epochs", "batch", "optimizer")
 
@@ -26,14 +27,19 @@ def run(
     retry_failed: bool = False,
     checkpoint_seconds: float = 60.0,
 ) -> tuple[Path, int]:
-    """Run the sweep and write its tables; the folder, and how many runs failed."""
+    """Run the sweep and write its tables; the folder, and how many runs failed.
+
+    Those that take over a learning rate come last; where all runs to choose it from have failed
+    they are not run, and count as failed.
+    """
     configs = swept.cells()
     folder = folder or default_folder(swept)
     commands = {c.hash: table1.command_of(swept, c) for c in configs}
     console = Console(stderr=True, markup=False, highlight=False)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     bar = Progress(*columns, TimeElapsedColumn(), console=console)
-    whole, tasks = bar.add_task("runs", total=len(configs)), {}
+    total = len(configs) + len(followers(swept))
+    whole, tasks, ended = bar.add_task("runs", total=total), {}, set()
 
     def show(config, kind, value):
         name = label(config)
@@ -53,12 +59,14 @@ def run(
                     f"{config.hash} {name}: {value}; it goes on from its checkpoint", soft_wrap=True
                 )
                 return
-            bar.advance(whole)
-            if kind != "kept" or value["status"] == "failed":
+            seen = config.hash in ended  # the second sweep keeps all of the first
+            ended.add(config.hash)
+            bar.update(whole, completed=len(ended))
+            if kind != "kept" or (value["status"] == "failed" and not seen):
                 console.print(f"{config.hash} {name}: {outcome(value)}", soft_wrap=True)
 
-    with bar:
-        records = table1.sweep(
+    def sweep(configs, retry_failed):
+        return table1.sweep(
             configs,
             folder,
             engine=engine,
@@ -68,8 +76,32 @@ def run(
             commands=commands,
             on_event=show,
         )
-    table1.export(folder, configs, commands)
-    return folder, sum(record["status"] != "done" for record in records.values())
+
+    with bar:
+        records = sweep(configs, retry_failed)
+        following = followers(swept, records)
+        commands |= {f.config.hash: _command(swept, f) for f in following}
+        chosen = {f.config.hash: f.config for f in following if f.power is not None}
+        if chosen:
+            records = sweep([*configs, *chosen.values()], chosen if retry_failed else False)
+        lost = [f for f in following if f.power is None]
+        for follower in lost:
+            console.print(_why_not(follower), soft_wrap=True)
+    table1.export(folder, [*configs, *(f.config for f in following)], commands)
+    return folder, len(lost) + sum(record["status"] != "done" for record in records.values())
+
+
+def _command(swept, follower):
+    return table1.command_of(swept, follower.config, power=follower.power)
+
+
+def _why_not(follower):
+    config = follower.config
+    return (
+        f"{_name(config)}, seed {config.seed}: not run, since none of the runs that were to choose "
+        f"its learning rate ({follower.choosing[0].n_bits} bits, seed {follower.choosing[0].seed}) "
+        "is done"
+    )
 
 
 def run_one(
@@ -84,13 +116,19 @@ def run_one(
     RuntimeError
         If the run fails. Its row says why.
     """
-    configs = {config.hash: config for config in swept.cells()}
+    folder = folder or default_folder(swept)
+    following = followers(swept, _records(folder))
+    commands = {config: table1.command_of(swept, config) for config in swept.cells()}
+    commands |= {f.config: _command(swept, f) for f in following if f.power is not None}
+    configs = {config.hash: config for config in commands}
     if run_hash not in configs:
+        n_open = sum(f.power is None for f in following)
+        more = f", and {n_open} have no hash until their learning rates are chosen" * (n_open > 0)
         raise ValueError(
-            f"{run_hash!r} is none of these {len(configs)} runs; repeat the options with which "
-            "`pqlib run table1 --dry-run` shows it"
+            f"{run_hash!r} is none of these {len(configs)} runs{more}; repeat the options with "
+            "which `pqlib run table1 --dry-run` shows it"
         )
-    config, folder = configs[run_hash], folder or default_folder(swept)
+    config = configs[run_hash]
     ledger = Ledger(folder, table1.CONFIG)
     record = ledger.get(run_hash)
     if record is None or record["status"] != "done":
@@ -99,8 +137,7 @@ def run_one(
             raise ValueError(
                 f"the baseline {config.baseline} is not done in {folder}; run that cell first"
             )
-        command = table1.command_of(swept, config)
-        record = table1.work(config, folder, checkpoint_seconds, command)
+        record = table1.work(config, folder, checkpoint_seconds, commands[config])
     if record is None:  # not the first of several processes
         return ""
     if record["status"] != "done":
@@ -117,8 +154,12 @@ def label(config: FineTune) -> str:
     """A run in a few words."""
     if config.method == "none":
         return f"{config.model} baseline"
-    words = f"{config.model} {config.method} {config.n_bits} bits"
-    return f"{words} at {config.settings.learning_rate:.3g}" if config.trains else words
+    rate = f" at {config.settings.learning_rate:.3g}" if config.trains else ""
+    return f"{_name(config)}{rate}"
+
+
+def _name(config):
+    return f"{config.model} {config.method} {config.n_bits} bits"
 
 
 def outcome(record: Mapping[str, Any]) -> str:
@@ -134,24 +175,34 @@ def cost(
 ) -> str:
     """Every run with its hash, config, state and hours, and the total.
 
+    A run that takes over a learning rate has no hash until the folder holds all runs that choose.
     Hours come from measurements on two cores. Where these do not apply (another device, a network
     of one's own), or with ``measure``, a few steps are timed here and now.
     """
-    configs = swept.cells()
-    done = _states(folder or default_folder(swept))
+    folder = folder or default_folder(swept)
+    records = _records(folder)
+    following = {f.config: f for f in followers(swept, records)}
+    configs = [*swept.cells(), *following]
+    states = {key: record["status"] for key, record in records.items()}
     estimates, problems = _estimates(configs, measure)
     n_threads = max(config.settings.n_threads for config in configs)
     n_jobs = n_jobs or max((os.cpu_count() or 1) // n_threads, 1)
     lines = [("hash", *_FIELDS, "seed", "state", "hours")]
-    total, unknown, n_open = 0.0, 0, 0
+    total, unknown, n_there = 0.0, 0, 0
     for config in configs:
-        state, time = done.get(config.hash, "to do"), estimates[config.hash]
+        name, rate, time = config.hash, None, estimates[config.hash]
+        state = states.get(name, "to do")
+        follower = following.get(config)
+        if follower and follower.power is None:
+            name, rate = "-", f"chosen at {follower.choosing[0].n_bits} bits"
+            failed = all(states.get(c.hash) == "failed" for c in follower.choosing)
+            state = "not run" if failed else "to do"
         if state == "to do":
-            n_open += 1
             unknown += time is None
             total += time or 0.0
-        shown = "?" if time is None else f"{time:.3f}"
-        lines.append((config.hash, *_shown(config), str(config.seed), state, shown))
+        n_there += state in ("done", "failed")
+        hours_shown = "?" if time is None else f"{time:.3f}"
+        lines.append((name, *_shown(config, rate), str(config.seed), state, hours_shown))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
         "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip()
@@ -159,17 +210,16 @@ def cost(
     ]
     more = f", and {unknown} runs of unknown length" if unknown else ""
     text.append(
-        f"{len(configs)} runs, {len(configs) - n_open} of them in {folder or default_folder(swept)}"
-        f"; {total:.2f} hours for the rest{more}; with {n_jobs} at a time some "
-        f"{total / n_jobs:.2f} hours"
+        f"{len(configs)} runs, {n_there} of them in {folder}; {total:.2f} hours for the rest{more}"
+        f"; with {n_jobs} at a time some {total / n_jobs:.2f} hours"
     )
     return "\n".join([*text, *problems])
 
 
-def _shown(config):
+def _shown(config, rate):
     settings = config.settings
     size = "x".join(map(str, config.size)) if isinstance(config.size, tuple) else str(config.size)
-    rate = f"{settings.learning_rate:.3g}" if config.trains else "-"
+    rate = (rate or f"{settings.learning_rate:.3g}") if config.trains else "-"
     bits = "-" if config.n_bits is None else str(config.n_bits)
     epochs = str(settings.epochs) if config.method == "none" or config.trains else "-"
     return (
@@ -178,12 +228,11 @@ def _shown(config):
     )
 
 
-def _states(folder: Path) -> dict[str, str]:
+def _records(folder: Path) -> dict[str, dict[str, Any]]:
     """What the folder holds, if it is there; nothing is made."""
     if not (folder / "config.json").exists():
         return {}
-    records = Ledger(folder, table1.CONFIG).records()
-    return {key: record["status"] for key, record in records.items()}
+    return Ledger(folder, table1.CONFIG).records()
 
 
 def _estimates(configs: Sequence[FineTune], measure: bool) -> tuple[dict[str, Any], list[str]]:

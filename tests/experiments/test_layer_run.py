@@ -5,8 +5,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +15,8 @@ from click.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
+import killing  # noqa: E402
+from killing import ROOT, finish, kill, wait_for  # noqa: E402
 from pruning_cases import brute_force  # noqa: E402
 
 from pqlib import optimal_scale  # noqa: E402
@@ -25,7 +25,6 @@ from pqlib.experiments import layer_bounds, layer_run  # noqa: E402
 from pqlib.experiments.layer_config import LITE0_LAYERS, LayerBounds  # noqa: E402
 from pqlib.layers.problem import LayerProblem  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[2]
 TOY = """
 import numpy as np
 import torch
@@ -83,29 +82,8 @@ def arguments(package, folder, *more):
 
 
 def start(package, folder, *more):
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(package), str(ROOT)]),
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-    path = folder.parent / f"{folder.name}.log"  # no pipe: orphaned workers would keep it open
-    with path.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pqlib", *arguments(package, folder, *more)],
-            cwd=package,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    process.log = path
-    return process
-
-
-def finish(process, code=0):
-    process.wait(timeout=300)
-    output = process.log.read_text()
-    assert process.returncode == code, output
-    return " ".join(output.split())
+    log = folder.parent / f"{folder.name}.log"
+    return killing.start(arguments(package, folder, *more), log, package, cwd=package)
 
 
 def tables(folder):
@@ -186,9 +164,7 @@ def killed_and_resumed(package, folder, n_kills, seconds, *more):
     for _ in range(n_kills):
         process = start(package, folder, *more)
         time.sleep(rng.uniform(0.1, 1.1) * seconds)
-        alive += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        alive += kill(process)
         table = folder / "table.csv"
         if table.exists():  # it came to its end: begin again, but for one unit
             table.unlink()
@@ -220,9 +196,7 @@ def test_killed_twenty_times(package, whole, tmp_path):
 def test_a_real_ctrl_c(package, whole, tmp_path, jobs):
     folder = tmp_path / "run"
     process = start(package, folder, "--jobs", jobs)
-    while not (folder / "running").exists():
-        assert process.poll() is None
-        time.sleep(0.02)
+    wait_for((folder / "running").exists, process)
     time.sleep(1.0 if jobs == "2" else 0.1)
     process.send_signal(signal.SIGINT)
     assert "interrupted; the same command goes on from here" in finish(process, code=1)

@@ -4,28 +4,30 @@ import dataclasses
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchmetrics", reason="the extra `training` is not installed")
 
+import killing  # noqa: E402
 from finetune_cases import CONFIG  # noqa: E402
+from killing import ROOT, finish, kill, wait_for  # noqa: E402
 
+from pqlib.cli import main  # noqa: E402
 from pqlib.experiments import table1  # noqa: E402
 from pqlib.experiments.ledger import Ledger  # noqa: E402
 from pqlib.experiments.presets import Sweep  # noqa: E402
-from pqlib.experiments.table1_run import cost  # noqa: E402
+from pqlib.experiments.table1_run import cost, run_one  # noqa: E402
 from pqlib.experiments.table1_run import run as run_sweep  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 MEASURED = ["seconds", "command", "commit"]
 
@@ -39,31 +41,13 @@ SWEEP = Sweep(
 )
 
 
-def command(folder, *more):
-    return [
-        *(sys.executable, "-m", "pqlib", "run", "table1", "--models", CONFIG.model),
-        *("--bits", "2,4", "--size", "8", "--baseline-epochs", "6", "--epochs", "6"),
-        *("--folder", str(folder), "--checkpoint-seconds", "0", "--jobs", "2", *more),
-    ]
-
-
 def start(folder, *more):
-    paths = os.pathsep.join([str(ROOT), str(TESTS)])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    path = folder.parent / f"{folder.name}.log"
-    with path.open("ab") as log:
-        process = subprocess.Popen(
-            command(folder, *more), env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
-    process.log = path
-    return process
-
-
-def finish(process, code=0):
-    process.wait(timeout=400)
-    output = process.log.read_text()
-    assert process.returncode == code, output
-    return " ".join(output.split())
+    arguments = (
+        *("run", "table1", "--models", CONFIG.model, "--folder", folder),
+        *("--bits", "2,4", "--size", "8", "--baseline-epochs", "6", "--epochs", "6"),
+        *("--checkpoint-seconds", "0", "--jobs", "2", *more),
+    )
+    return killing.start(arguments, folder.parent / f"{folder.name}.log", TESTS)
 
 
 def numbers(folder):
@@ -83,14 +67,6 @@ def workers_of(folder):
         if pid and Path(f"/proc/{pid}").exists():
             found.append(int(pid))
     return found
-
-
-def wait_for(condition, process, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.log.read_text()
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -146,9 +122,7 @@ def kill_when(folder, process, condition, worker):
         for pid in workers_of(folder)[:1]:
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.3)
-    alive = process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    alive = kill(process)
     end = time.monotonic() + 30
     while workers_of(folder):  # they end with their driver
         assert time.monotonic() < end
@@ -260,6 +234,21 @@ def test_every_mishap_has_its_row_and_the_rest_goes_on(here):
     assert ("python:finetune_cases:diverging", "started") in events
     assert ("python:finetune_cases:tiny", "started") not in events
 
+    events.clear()
+    some = {
+        bad["diverging"].hash: bad["diverging"],
+        bad["without_memory"].hash: bad["without_memory"],
+    }
+    table1.sweep(
+        [*some.values()],
+        here,
+        n_jobs=1,
+        retry_failed=[bad["diverging"].hash],
+        on_event=lambda c, *e: events.append((c.model, e[0])),
+    )
+    assert ("python:finetune_cases:diverging", "started") in events
+    assert ("python:finetune_cases:without_memory", "kept") in events
+
 
 def test_a_damaged_baseline_is_trained_again(here):
     cells = [CONFIG, compressed("lsq", 4)]
@@ -327,6 +316,96 @@ def test_learning_rates_are_chosen_on_validation_images():
     assert two["status"] == "failed" and two["reason"] == "x" and pd.isna(two["value"])
     assert table.loc[("prune", 2), "status"] == "not run: pqlib run x"
     assert len(table) == 3
+
+
+def shared(**changes):
+    """A sweep that tries rates at 4 bits and seed 0, none of them that of power 0."""
+    return Sweep(
+        models=(CONFIG.model,),
+        bits=(2, 4),
+        methods=("lsq",),
+        seeds=(0, 1),
+        powers=(5, 1),
+        rates_at=(4,),
+        changes={"size": 8, "baseline_epochs": 2, "epochs": 2},
+        **changes,
+    )
+
+
+def test_a_rate_is_chosen_once_and_taken_over(here, tmp_path, capfd):
+    swept = shared()
+    assert run_sweep(swept, here, n_jobs=2) == (here, 0)
+    assert "7/7" in capfd.readouterr().err
+    runs = pd.read_csv(here / "runs.csv")
+    assert len(runs) == 2 + 2 + 3 and (runs["status"] == "done").all()
+    tried = runs[(runs["n_bits"] == 4) & (runs["seed"] == 0)]
+    best = tried["validation"] == tried["validation"].max()
+    assert tried["learning_rate"].nunique() == 2
+    rate = tried[best]["learning_rate"].min()
+    table = pd.read_csv(here / "table1.csv").dropna(subset="n_bits")
+    assert len(table) == 4 and set(table["learning_rate"]) == {rate}
+    taken = table[(table["n_bits"] == 2) | (table["seed"] == 1)]
+    assert len(taken) == 3 and not taken["at_edge"].any() and (taken["n_runs"] == 1).all()
+    for row in taken.itertuples():
+        assert "--rates-at" not in row.command
+        done = CliRunner().invoke(
+            main, [*shlex.split(row.command)[1:], "--folder", str(here), "--dry-run"]
+        )
+        assert done.exit_code == 0 and "2 runs, 2 of them in" in done.output
+        assert row.hash in done.output
+        assert run_one(swept, row.hash, here).startswith(f"{row.hash} {CONFIG.model} lsq")
+
+    before = {p: p.stat().st_mtime_ns for p in here.glob("*.json")}
+    expected = numbers(here)
+    assert "7 runs, 7 of them in" in cost(swept, here)
+    assert run_sweep(swept, here, retry_failed=True) == (here, 0)
+    assert before == {p: p.stat().st_mtime_ns for p in here.glob("*.json")}
+    assert numbers(here) == expected
+
+    alone = taken.iloc[-1]  # with its baseline, in a folder of its own
+    words = shlex.split(alone["command"])[1:]
+    done = CliRunner().invoke(main, [*words, "--folder", str(tmp_path / "alone"), "--jobs", "1"])
+    assert done.exit_code == 0, done.output
+    again = pd.read_csv(tmp_path / "alone" / "runs.csv").set_index("hash")
+    assert len(again) == 2 and alone["hash"] in again.index
+    assert again.loc[alone["hash"], "value"] == alone["value"]
+
+
+def test_without_a_run_to_choose_from_nothing_is_taken_over(here, capfd):
+    swept = dataclasses.replace(shared(), models=("python:finetune_cases:without_memory",))
+    assert run_sweep(swept, here, n_jobs=1) == (here, 2 + 2 + 3)
+    said = " ".join(capfd.readouterr().err.split())
+    assert "lsq 2 bits, seed 1: not run, since none of the runs that were to choose its" in said
+    assert "(4 bits, seed 0) is done" in said and said.count(": not run, since") == 3
+    table = pd.read_csv(here / "table1.csv").dropna(subset="n_bits").set_index(["n_bits", "seed"])
+    assert table.loc[(4, 0), "status"] == "failed"
+    for cell in ((2, 0), (2, 1), (4, 1)):
+        assert table.loc[cell, "status"].startswith("not run: pqlib run table1")
+        assert "--rates-at" not in table.loc[cell, "status"]
+    shown = cost(swept, here)
+    assert shown.count("not run") == 3 and "7 runs, 4 of them in" in shown
+
+
+def test_failed_runs_are_tried_again_once_and_what_follows_then(here, monkeypatch):
+    """The two sweeps behind a sweep with ``rates_at``, with rows made up."""
+    swept, calls = shared(), []
+    monkeypatch.setattr(table1, "export", lambda *_: None)
+
+    def sweep(configs, folder, *, retry_failed, **_):
+        calls.append((configs, retry_failed))
+        return {c.hash: record_of(c, 10.0 * c.settings.learning_rate, 0) for c in configs}
+
+    monkeypatch.setattr(table1, "sweep", sweep)
+    assert run_sweep(swept, here, retry_failed=True) == (here, 0)
+    (first, all_again), (second, some) = calls
+    assert first == swept.cells() and all_again is True
+    assert second[:4] == first and {c.hash for c in second[4:]} == set(some)
+    rates = {c.settings.learning_rate for c, power in swept.grid() if power == 1}
+    assert {c.settings.learning_rate for c in second[4:]} == rates and len(second) == 7
+
+    calls.clear()
+    assert run_sweep(dataclasses.replace(swept, rates_at=None), here) == (here, 0)
+    assert len(calls) == 1 and calls[0][1] is False
 
 
 @pytest.mark.slow
