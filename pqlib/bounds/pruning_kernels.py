@@ -11,7 +11,8 @@ import numpy as np
 
 from pqlib.compilation import compiled
 
-_DEPENDENT = 1e-12  # a pivot below this share of its diagonal: the column nearly depends on others
+_UNIT_ROUNDOFF = 2.0**-53
+_DEPENDENT = 1e-12, 1e-9, 1e-6, 1e-3, 1e-1  # a column with a pivot below this share is weak
 
 
 @compiled
@@ -120,6 +121,32 @@ def _step(factor, columns, slopes, d):
 
 @compiled
 @no_type_check
+def _is_close(factor):
+    """Whether A >= 0.9 L L' on the columns with a pivot, L being the rounded factor of A.
+
+    The two differ by at most (m + 2) u sqrt(A_ii A_jj) in each element (Higham, theorem 10.3), and
+    the least eigenvalue of L L' is at least 1 / ||L^-1||^2, here in the norm of Frobenius.
+    """
+    m = factor.shape[0]
+    trace = np.sum(factor**2)
+    squares = 0.0
+    column = np.zeros(m)
+    for k in range(m):
+        if factor[k, k] > 0.0:
+            column[:] = 0.0
+            column[k] = 1.0 / factor[k, k]
+            for i in range(k + 1, m):
+                if factor[i, i] > 0.0:
+                    total = 0.0
+                    for t in range(k, i):
+                        total -= factor[i, t] * column[t]
+                    column[i] = total / factor[i, i]
+            squares += np.sum(column**2)
+    return 1.1 * (m + 2) * _UNIT_ROUNDOFF * trace * squares <= 0.09
+
+
+@compiled
+@no_type_check
 def _directions(gram, columns, factor):
     """A direction v for each column without a pivot, orthogonal in P to all that have one.
 
@@ -150,7 +177,8 @@ def _along(gram, d, v, pivot, j, reach):
     error, least = quadratic(gram, d), -_dot(v, _slopes(gram, d)) / pivot
     for step in (least, min(max(d[j] + least, -reach), reach) - d[j]):
         moved = d + step * v
-        if quadratic(gram, moved) < error * (1.0 - 1e-13):
+        rounding = 4.0 * (d.size * _UNIT_ROUNDOFF) ** 2 * np.sum(moved**2)  # of `quadratic`
+        if quadratic(gram, moved) + rounding < error * (1.0 - 1e-13):
             return moved
     return d
 
@@ -188,10 +216,10 @@ def refit(gram, weight, kept, reach):
     """Least squares on a mask: (error, change d of the weights, what it may exceed the least by).
 
     d = -w off the mask. Cholesky of P on the mask, refined with residuals in twice the precision.
-    Columns that nearly depend on earlier ones have no pivot: along each there is one direction
-    without change elsewhere to first order, and the least along it. Any d is feasible, so the error
-    is an upper bound whatever is lost to rounding; and among changes up to ``reach`` of each
-    weight, no error is lower by more than the third number (0 where all columns have a pivot).
+    So many weak columns have no pivot that the factor is close on the others; along each of them
+    there is one direction without change elsewhere to first order, and the least along it. Any d is
+    feasible, so the error is an upper bound whatever is lost to rounding; and among changes of each
+    weight up to ``reach``, no error is lower by more than the third number.
     """
     columns = np.flatnonzero(kept)
     m = columns.size
@@ -199,7 +227,11 @@ def refit(gram, weight, kept, reach):
     for i in range(m):
         for j in range(m):
             part[i, j] = gram[columns[i], columns[j]]
-    factor = _cholesky(part, _DEPENDENT)
+    for dependent in _DEPENDENT:
+        factor = _cholesky(part, dependent)
+        close = _is_close(factor)
+        if close:
+            break
     weak, v, image, pivots = _directions(gram, columns, factor)
     d = np.where(kept, 0.0, -weight)
     best, error = d.copy(), quadratic(gram, d)
@@ -214,8 +246,8 @@ def refit(gram, weight, kept, reach):
             best[:] = d
         if now >= before * (1.0 - 1e-14) and (turn > 0 or weak.size == 0):
             break
-    if weak.size == 0:
-        return error, best, 0.0
+    if not close:
+        return error, best, np.inf
     return error, best, _gain(gram, columns, factor, best, weak, v, image, pivots, reach)
 
 

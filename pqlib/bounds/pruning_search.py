@@ -32,9 +32,9 @@ their errors summed in twice the precision.
 delta would exceed 0.1 (a condition number beyond some 1e11, or dependent inputs) the search runs on
 P + e I, scaled, with e just large enough. For a change d of the weights, d'Pd = d'(P + e I) d - e
 \|d\|^2, so that among changes with \|d\|^2 <= 1e4 \|w\|^2 (both weighted by P's diagonal) the
-search is still complete if that share of e is added to where branches end. On each set that reaches
-the end, what the same changes could still take from its error is bounded with inputs that depend on
-each other (`pruning_kernels.refit`), and taken from the lower bound. The status says so. A bound on
+search is still complete if that share of e is added to where branches end. What the
+same changes could still take from the error of each set that reaches the end is bounded
+(`pruning_kernels.refit`), and taken from the lower bound. The status says so. A bound on
 d is unavoidable: by weights large enough, inputs that differ only by rounding explain anything."""
 
 import time
@@ -135,7 +135,11 @@ class Channel:
         self.n = scaled.size
         own = p.gram.diagonal()
         own = own if own.size and own.min() > 0 else np.ones(self.n)
-        self.reach = np.sqrt(_REACH * float(own @ self.weight**2) / own)  # of each weight
+        if p.shift:  # of each weight
+            self.reach = np.sqrt(_REACH * float(own @ self.weight**2) / own)
+        else:  # by Cauchy's inequality no d with an error of at most w'Pw goes further
+            energy = self.weight @ p.gram @ self.weight
+            self.reach = np.sqrt(1.5 * energy * p.inverse.diagonal())
         self.slack = p.shift * float(np.max(self.reach, initial=0.0)) ** 2
 
     def by_magnitude(self, n_remove: int) -> Bool[np.ndarray, " m"]:
@@ -177,7 +181,8 @@ class Channel:
         best = int(np.argmin(errors))
         removed, upper = starts[best].copy(), errors[best]
         power = float(w @ w)
-        if p.shift and upper <= 16.0 * self.n * _UNIT_ROUNDOFF * power:
+        nothing = 16.0 * self.n * _UNIT_ROUNDOFF * power
+        if p.shift and upper <= nothing:
             return removed, 0.0, 0, ""
         loose = 1.0 - _TOLERANCE + 2.0 * p.loss
         slack = self.slack * (1.0 + 3.0 * p.loss)
@@ -205,6 +210,8 @@ class Channel:
             )
             nodes = int(state[-1][1])
         lower = max(min(values[0] * (1.0 - _TOLERANCE), values[-1]), 0.0)
+        if p.shift and values[0] <= nothing:
+            lower = 0.0
         if not done:
             open_nodes = pruning_kernels.least_open(*state, values)
             root = np.sort(p.diagonal * w * w)[:n_remove].sum()

@@ -134,6 +134,81 @@ def test_no_optimum_of_many_more_is_wrong(seed):
             check(problem, s, solve_pruning(problem, s))
 
 
+def chain(rng, low, high):
+    """Columns q1, q1 + e q2, q2 + e q3, and two that nearly cancel and pull along the chain.
+
+    No pivot is below e^2, and yet the least eigenvalue is some e^4: a factor of the three columns
+    in floats tells nothing of the third direction.
+    """
+    n = 5
+    e, small = (2.0 ** -float(rng.integers(low, high)) for _ in range(2))
+    x = np.zeros((4, n))
+    x[:3, :3] = [[1, 1, 0], [0, e, 1], [0, 0, e]]
+    x[rng.integers(4), 3] = 1.0
+    x[:, 4] = -x[:, 3]
+    x[3, 4] += small
+    x[2, 4] += e * e * float(rng.integers(1, 100))
+    order = rng.permutation(n)
+    weight = np.ones(n)
+    weight[:3] = 2.0 ** -rng.integers(0, 20) * rng.integers(-3, 4, 3)
+    return LayerProblem((x.T @ x)[np.ix_(order, order)], weight[order])
+
+
+def test_no_optimum_of_chains_is_wrong():
+    rng = np.random.default_rng(0)
+    n_checked = 0
+    while n_checked < 60:
+        problem = chain(rng, 12, 20)
+        if is_semidefinite(problem.gram):
+            n_checked += 1
+            check(problem, 3, solve_pruning(problem, 3))
+
+
+CHAINS = {
+    "small weights": (
+        [
+            [1, 0, 0, -1, 0],
+            [0, 2.000000014901161, 2, 0, 0.0001220703125],
+            [0, 2, 2, 0, 0],
+            [-1, 0, 0, 1.0000000000038662, 5.820766091346741e-11],
+            [0, 0.0001220703125, 0, 5.820766091346741e-11, 1.0000000149011612],
+        ],
+        [1, 1.9073486328125e-06, -3.814697265625e-06, 1, 7.62939453125e-06],
+        3.638866985511413e-12,
+    ),
+    "equal weights": (
+        [
+            [1, -1, 0, 0, 0],
+            [-1, 1.0000000000009113, 0, 0, 9.094947017729282e-13],
+            [0, 0, 2, 2, 0],
+            [0, 0, 2, 2.0000000009313226, 3.0517578125e-05],
+            [0, 9.094947017729282e-13, 0, 3.0517578125e-05, 1.0000000009313226],
+        ],
+        [1, 1, 0.25, 0.25, 0.5],
+        9.103828801926284e-13,
+    ),
+    "another order": (
+        [
+            [1, 0, -1, 0, 0],
+            [0, 2, 0, 2, 0],
+            [-1, 0, 1.0000000000000595, 0, 2.5011104298755527e-12],
+            [0, 2, 0, 2.0000000037252903, 6.103515625e-05],
+            [0, 0, 2.5011104298755527e-12, 6.103515625e-05, 1.0000000037252903],
+        ],
+        [1, 3.814697265625e-06, 1, 2.86102294921875e-06, 2.86102294921875e-06],
+        5.782874179516284e-14,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_pivots_that_hide_a_small_eigenvalue(name):
+    """Once called optimal up to 2 % above these errors."""
+    gram, weight, optimum = CHAINS[name]
+    result = solve_pruning(LayerProblem(gram, weight), 3)
+    assert result.proven and result.upper == pytest.approx(optimum, rel=1e-10)
+
+
 # columns 0 and 1 differ by 2^-25 along a direction in which 2 and 3 are 400 times as large
 BASE = np.array([[1, 1, 0, 0], [0, 1, 400, 400], [0, 0, 400, -400]]) * 2.0 ** np.array(
     [[0], [-25], [-25]]
