@@ -244,6 +244,7 @@ def main() -> None:
             print("  ".join(f"{value!s:>14}" for value in row.values()), flush=True)
         print()
     if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
         file = options.out / "training_steps.csv"
         pd.DataFrame(rows).to_csv(file, index=False, lineterminator="\n")
         file.with_suffix(".json").write_text(json.dumps(machine, indent=1) + "\n")

@@ -105,7 +105,7 @@ def ended(swept, best):
 
 
 def record(config, validation, status="done"):
-    measured = {"metric": "top1", "value": 50.0, "seconds": 1.0, "validation": validation}
+    measured = {"metric": "top1", "value": 50.0, "seconds": 1.0, "validation_value": validation}
     rate = {"learning_rate": config.settings.learning_rate}
     return {"hash": config.hash, "status": status, "reason": "x"} | rate | measured
 

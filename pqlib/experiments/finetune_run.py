@@ -60,8 +60,8 @@ def run(
     Returns
     -------
     dict
-        Of JSON's types: the config's fields, "value" (on the test images), "validation" (on the
-        validation images: learning rates are chosen by it), "fp_value", "bits_per_weight",
+        Of JSON's types: the config's fields, "value" (on the test images), "validation_value" (on
+        the validation images: learning rates are chosen by it), "fp_value", "bits_per_weight",
         "sparsity", "fingerprint" (SHA-256 of the weights, equal for equal bits), and what is
         needed to make the row again.
 
@@ -148,7 +148,7 @@ def run(
             "task": data.task,
             "metric": task.metric,
             "value": value,
-            "validation": found["validation"][task.metric],
+            "validation_value": found["validation"][task.metric],
             "fp_value": value if config.method == "none" else (baseline or {}).get("value"),
             "bits_per_weight": bits,
             "sparsity": sparsity,

@@ -14,7 +14,7 @@ def best_of(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
     The test images have no part in it.
     """
-    return min(records, key=lambda r: (-(r.get("validation") or 0), r["learning_rate"]))
+    return min(records, key=lambda r: (-(r.get("validation_value") or 0), r["learning_rate"]))
 
 
 def nearest(n_bits: int, tried: Sequence[int]) -> int:

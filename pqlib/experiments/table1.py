@@ -21,7 +21,7 @@ CONFIG = {"experiment": "table1", "format": 1}  # of the folder: it takes any ru
 ATTEMPTS = 3  # of a run whose process is lost
 _COLUMNS = (
     *("model", "data", "method", "n_bits", "metric", "value", "fp_value", "seed"),
-    *("learning_rate", "at_edge", "validation", "bits_per_weight", "sparsity", "epochs"),
+    *("learning_rate", "at_edge", "validation_value", "bits_per_weight", "sparsity", "epochs"),
     *("keep_first_last", "n_train", "n_test", "n_runs", "n_failed", "status", "reason", "seconds"),
     *("hardware", "versions", "commit", "command", "hash"),
 )
@@ -313,8 +313,9 @@ def _fields(config):
 
 _RESULTS = (
     *("hash", "learning_rate", "hardware", "versions", "commit", "command", "status", "reason"),
-    *("notes", "task", "metric", "value", "validation", "fp_value", "bits_per_weight", "sparsity"),
-    *("n_train", "n_test", "n_steps", "loss", "seconds", "fingerprint", "format", "n_workers"),
+    *("notes", "task", "metric", "value", "validation_value", "fp_value", "bits_per_weight"),
+    *("sparsity", "n_train", "n_test", "n_steps", "loss", "seconds", "fingerprint", "format"),
+    "n_workers",
 )
 
 

@@ -47,7 +47,7 @@ def test_a_record_says_what_is_needed(folder):
     own = folder / LSQ.hash
     rows = np.load(own / "per_image.npz")
     assert 100 * rows["test"].mean() == pytest.approx(record["value"])
-    assert 100 * rows["validation"].mean() == pytest.approx(record["validation"])
+    assert 100 * rows["validation"].mean() == pytest.approx(record["validation_value"])
     assert len(json.loads((own / "history.json").read_text())) == 3
     assert [row["n_bits"] for row in json.loads((own / "layers.json").read_text())] == [2, 2]
     assert not (own / "checkpoint.pt").exists() and not (own / "weights.pt").exists()

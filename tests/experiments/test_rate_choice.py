@@ -15,7 +15,7 @@ RATE = 0.01  # of power 0, in this preset
 def record(config, validation, status="done"):
     rate = config.settings.learning_rate
     found = {"hash": config.hash, "status": status, "learning_rate": rate, "seed": config.seed}
-    return found | ({"validation": validation} if status == "done" else {"reason": "x"})
+    return found | ({"validation_value": validation} if status == "done" else {"reason": "x"})
 
 
 def records_of(swept, scores):
@@ -47,11 +47,11 @@ def test_nearest():
 
 def test_the_best_by_validation_and_then_the_smallest_rate():
     def run(rate, validation, value):
-        return {"learning_rate": rate, "validation": validation, "value": value}
+        return {"learning_rate": rate, "validation_value": validation, "value": value}
 
     runs = [run(0.3, 50.0, 99.0), run(0.1, 80.0, 70.0), run(0.03, 80.0, 71.0), run(0.01, 79.0, 9.0)]
     assert best_of(runs) is best_of(runs[::-1]) is runs[2]
-    none = {"learning_rate": 0.001, "validation": None}
+    none = {"learning_rate": 0.001, "validation_value": None}
     assert best_of([none, {"learning_rate": 0.0001}, runs[0]]) is runs[0]
 
 

@@ -289,7 +289,9 @@ def test_a_baseline_that_is_not_there_is_named(here):
 
 def record_of(config, validation, value, status="done"):
     row = json.loads(json.dumps(table1._fields(config)))
-    found = {"validation": validation, "value": value} if status == "done" else {"reason": "x"}
+    found = (
+        {"validation_value": validation, "value": value} if status == "done" else {"reason": "x"}
+    )
     return row | {"status": status} | found
 
 
@@ -318,6 +320,12 @@ def test_learning_rates_are_chosen_on_validation_images():
     assert len(table) == 3
 
 
+def test_where_the_validation_images_come_from_belongs_to_the_cell():
+    fixed, drawn = (compressed("lsq", 4, validation=kind) for kind in ("test", "train"))
+    table = table1.table_of([record_of(fixed, 60.0, 50.0)], [fixed, drawn], {})
+    assert table["status"].tolist() == ["done", "not run"] and len(table) == 2
+
+
 def shared(**changes):
     """A sweep that tries rates at 4 bits and seed 0, none of them that of power 0."""
     return Sweep(
@@ -339,7 +347,7 @@ def test_a_rate_is_chosen_once_and_taken_over(here, tmp_path, capfd):
     runs = pd.read_csv(here / "runs.csv")
     assert len(runs) == 2 + 2 + 3 and (runs["status"] == "done").all()
     tried = runs[(runs["n_bits"] == 4) & (runs["seed"] == 0)]
-    best = tried["validation"] == tried["validation"].max()
+    best = tried["validation_value"] == tried["validation_value"].max()
     assert tried["learning_rate"].nunique() == 2
     rate = tried[best]["learning_rate"].min()
     table = pd.read_csv(here / "table1.csv").dropna(subset="n_bits")
