@@ -219,7 +219,8 @@ def refit(gram, weight, kept, reach):
     So many weak columns have no pivot that the factor is close on the others; along each of them
     there is one direction without change elsewhere to first order, and the least along it. Any d is
     feasible, so the error is an upper bound whatever is lost to rounding; and among changes of each
-    weight up to ``reach``, no error is lower by more than the third number.
+    weight up to ``reach``, no error is lower by more than the third number, as long as the error is
+    more than the rounding of `quadratic`, some u w'w.
     """
     columns = np.flatnonzero(kept)
     m = columns.size

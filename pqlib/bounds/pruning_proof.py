@@ -111,7 +111,7 @@ def reprove_pruning(
     weight = problem.weight[alive] * unit
     size = 2.0 ** np.floor(np.log2(abs(weight).max())) if weight.any() else 1.0
     weight = weight / size
-    target = upper / size / size * (1.0 - 1e-10) - 1e-13 * float(weight @ gram @ weight)
+    target = upper / size / size * (1.0 - 1e-10) - 1e-13 * (problem.energy / size / size)
     if target <= 0.0:
         return True
     shift, loss = _loss(gram, weight, min(n_nonzero, alive.size), target)

@@ -260,3 +260,25 @@ def test_verify_ends_on_equal_inputs():
     upper = problem.error(np.zeros(4))
     forged = replace(result, solution=np.zeros(4), lower=upper, upper=upper, resolution=0.0)
     assert verify(forged, problem).kind == REFUTED
+
+
+NULL = {  # w lies all but in the null space, so that w'Pw in floats is rounding alone
+    "positive": ([[9, 21], [21, 49]], [7 / 3 * 1.7, -1.7]),
+    "negative": ([[9, 33], [33, 121]], [11 / 3 * 0.3, -0.3]),
+}
+
+
+@pytest.mark.parametrize("name", NULL)
+def test_verify_is_not_misled_by_an_energy_that_cancels(name):
+    corner, first = NULL[name]
+    gram = np.eye(4)
+    gram[:2, :2] = corner
+    problem = LayerProblem(gram, [*first, 1e-15, 2e-15])
+    empty = solve_pruning(problem, 1, "magnitude")
+    best, worse = ([0, 0, 0, 2e-15], [0, 0, 1e-15, 0])
+    for solution, right in ((best, True), (worse, False)):
+        w_hat = np.array(solution, float)
+        error = problem.error(w_hat)
+        claim = replace(empty, method="exact", solution=w_hat, lower=error, upper=error)
+        kind = verify(claim, problem).kind
+        assert kind != REFUTED if right else kind not in (DUAL, REPROVED)
