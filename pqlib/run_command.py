@@ -56,7 +56,7 @@ _CELLS = (
         type=click.Choice(PRESETS),
         default="smoke",
         show_default=True,
-        help="smoke: seconds, on digits; laptop: hours of two cores; gpu: a day of one; paper: "
+        help="smoke: seconds, on digits; laptop: a day of two cores; gpu: a day of one; paper: "
         "Table 4 on ImageNet, Pascal VOC and COCO.",
     ),
     click.option(

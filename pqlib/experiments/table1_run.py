@@ -176,7 +176,7 @@ def cost(
     """Every run with its hash, config, state and hours, and the total.
 
     A run that takes over a learning rate has no hash until the folder holds all runs that choose.
-    Hours come from measurements on two cores. Where these do not apply (another device, a network
+    Hours come from measurements on one core. Where these do not apply (another device, a network
     of one's own), or with ``measure``, a few steps are timed here and now.
     """
     folder = folder or default_folder(swept)
