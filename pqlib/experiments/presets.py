@@ -97,7 +97,7 @@ _LAPTOP = {  # epochs and rate of the baseline's training, then epochs and rate 
 
 
 def _laptop(model):
-    """Two cores, the eight networks within a day or two; `--rates-at` halves that."""
+    """Two cores, the eight networks within a day or two; `--rates-at` spares a third."""
     transformer, detects = model == "vit_small", model == "efficientdet"
     segments = model == "deeplab_v3_mobilenet_v2"
     epochs, rate, fine_epochs, fine_rate = _LAPTOP.get(model, (15, 0.05, 4, 0.01))
