@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import os
 import shlex
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -227,9 +226,7 @@ def work(
         return record
 
 
-def command_of(
-    swept: Sweep, config: FineTune, folder: Path | None = None, *, power: int | None = None
-) -> str:
+def command_of(swept: Sweep, config: FineTune, *, power: int | None = None) -> str:
     """The command line that makes the row of one run (and its baseline, where that is missing).
 
     With the grid of rates of its cell; for a run that took over a rate, with its ``power`` alone.
@@ -252,8 +249,6 @@ def command_of(
         words.append("--" + name.replace("_", "-"))
         if value is not True:
             words.append("x".join(map(str, value)) if isinstance(value, tuple) else str(value))
-    if folder is not None:
-        words += ["--folder", os.fspath(folder)]
     return shlex.join(words)
 
 

@@ -155,7 +155,8 @@ def test_an_unknown_model_is_named():
 def test_hours():
     config = plan("laptop", "resnet18").base  # 15 epochs of 5,040 images, one thread
     rate = rate_of(config)
-    assert rate > 0
+    two = dataclasses.replace(config.settings, n_threads=2)
+    assert rate_of(dataclasses.replace(config, settings=two)) == 2 * rate > 0
     found = hours(config, (5040, 2000), rate_of(config))
     assert 15 * 5000 / rate < 3600 * found < 1.3 * 15 * 5040 / rate
     assert rate_of(dataclasses.replace(config, size=64)) == rate / 4
