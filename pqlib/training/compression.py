@@ -52,6 +52,7 @@ class Compression:
     model: nn.Module = field(repr=False)
     layer_bits: dict[str, int] = field(repr=False)
     _baked: list[Row] | None = field(default=None, init=False, repr=False)
+    _attached: list[tuple] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
         check_choice("method", self.method, METHODS)
@@ -71,7 +72,7 @@ class Compression:
         n_steps = check_integer("n_steps", n_steps, low=1, high=2**62)
         step = check_integer("step", step, low=0, high=2**62)
         if self.method == "lsq":
-            for _, _, part in self._parts():
+            for _, _, part in self._stepped():
                 part.project()
             return
         end = 3 * n_steps // 4
@@ -79,8 +80,7 @@ class Compression:
             bits: cubic_sparsity(step, 0, end, 0.0, matched_sparsity(bits))
             for bits in set(self.layer_bits.values())
         }
-        for name, layer, part in self._parts():
-            weight = weight_of(layer)
+        for name, weight, part in self._stepped():
             zeros = n_zeros(weight.numel(), sparsity[self.layer_bits[name]])
             if step <= end or part.n_zeros != zeros:
                 _named(name, part.set_zeros, weight, zeros)
@@ -137,7 +137,7 @@ class Compression:
         rows = self.table()
         if self._baked is None:
             _detach(self, leave_parametrized=True)
-        self._baked = rows
+        self._baked, self._attached = rows, None
 
     def _parts(self) -> Iterator[tuple[str, nn.Module, LSQ | MagnitudeMask]]:
         """Name, layer and parametrization."""
@@ -152,9 +152,24 @@ class Compression:
                 )
             yield name, layer, layer.parametrizations.weight[0]
 
+    def _stepped(self) -> Iterator[tuple[str, nn.Parameter, LSQ | MagnitudeMask]]:
+        """Name, trained weight and parametrization of each layer, for every step.
+
+        They are looked up once, which takes as long as a hundredth of a step of MobileNet-V2.
+        """
+        if self._attached is None:
+            self._attached = [
+                (name, layer, layer.parametrizations, layer.parametrizations.weight, part)
+                for name, layer, part in self._parts()
+            ]
+        for name, layer, attached, chain, part in self._attached:
+            if layer._modules.get("parametrizations") is not attached:
+                list(self._parts())  # says which layer is not compressed any more
+            yield name, chain.original, part
+
     def __deepcopy__(self, memo) -> "Compression":
         twin = object.__new__(type(self))
-        twin.__dict__ = copy.deepcopy(vars(self), memo)
+        twin.__dict__ = copy.deepcopy(vars(self) | {"_attached": None}, memo)
         return twin
 
     def __getstate__(self) -> dict:
@@ -163,7 +178,7 @@ class Compression:
         twin = copy.deepcopy(self)
         parts = {name: part for name, _, part in twin._parts()}
         _detach(twin, leave_parametrized=False)
-        return vars(twin) | {"parts": parts}
+        return vars(twin) | {"parts": parts, "_attached": None}
 
     def __setstate__(self, state: dict) -> None:
         parts = state.pop("parts", {})

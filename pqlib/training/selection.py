@@ -8,7 +8,7 @@ from pqlib.compilation import compiled
 
 _BLOCK = 64
 _WIDTHS = 0.002, 0.3  # least and most of half a bracket, relative
-_FEW = 4096  # weights among which to select without a guess
+_FEW = 256  # weights among which to select anew is as fast
 
 
 class ThresholdSearch:
@@ -17,7 +17,7 @@ class ThresholdSearch:
     While sparsity grows, the threshold moves steadily from step to step. It is expected as far from
     the last one as that was from the one before, give or take four times what the last guess
     missed. If it is there, which the counts on both sides tell, only the few magnitudes near it are
-    selected from. Small layers need no guess.
+    selected from.
     """
 
     def __init__(self):
@@ -35,17 +35,13 @@ class ThresholdSearch:
         Returns
         -------
         bool
-            False if the threshold is not where it was expected, has ties, or if weights are not
-            finite; ``multiplier`` is then of no use.
+            False if the threshold is not where it was expected, has ties, if weights are not
+            finite or there are few of them; ``multiplier`` is then of no use.
         """
-        if weights.size <= _FEW:
-            low, high = 0.0, np.finfo(weights.dtype).max
-        elif self._expected > 0:
-            width = max(self._width, 64 / weights.size)  # room for some dozens
-            low, high = self._expected * (1 - width), self._expected * (1 + width)
-        else:
+        if weights.size <= _FEW or not self._expected > 0:
             return False
-        low, high = weights.dtype.type(low), weights.dtype.type(high)
+        width = max(self._width, 64 / weights.size)  # room for some dozens
+        low, high = (weights.dtype.type(self._expected * (1 + k * width)) for k in (-1, 1))
         threshold = _mask_smallest(weights, n_zeros, low, high, multiplier)
         if threshold < 0:
             return False
