@@ -8,8 +8,8 @@ median over rounds of the step's time in relation to that of the plain step of t
 Weights only, 4 bits, one scale per tensor, all convolutions and linear layers:
 
 - lsq: the scales in an Adam of their own, the weights in the same SGD as in the plain step.
-- prune: at the start of the ramp of a run of 313 steps (four epochs of 5,000 images), where masks
-  change most; each step chooses new ones in all layers. prune_fixed: beyond the ramp.
+- prune: from a third of the ramp on, in a run of 313 steps (four epochs of 5,000 images), each of
+  which chooses new masks in all layers; prune_fixed: beyond the ramp, which is a quarter of a run.
 - brevitas: its layers in place of the network's, scale learned from the initial maximum on.
 - torchao: its fake quantizer with a learned range on the linear layers (it has no convolutions),
   on each weight as one row, since it has one scale per row or group of a row.
@@ -106,7 +106,7 @@ def lsq(model, size, batch) -> Step:
 
 
 def prune(model, size, batch) -> Step:
-    compression, done = compress(model, "prune", N_BITS), iter(range(1, 3 * RUN // 4))
+    compression, done = compress(model, "prune", N_BITS), iter(range(RUN // 4, 3 * RUN // 4))
     return stepper(model, size, batch, before=lambda: compression.step(next(done), RUN))
 
 
@@ -225,8 +225,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--out", type=Path, help="folder for the table, with its provenance")
     options = parser.parse_args()
-    if not 2 <= options.rounds <= 200:  # the ramp has 234
-        parser.error(f"--rounds must be 2 to 200, got {options.rounds}")
+    if not 2 <= options.rounds <= RUN // 2 - UNCOUNTED:  # the rest of the ramp
+        parser.error(f"--rounds must be 2 to {RUN // 2 - UNCOUNTED}, got {options.rounds}")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     threads = f"{torch.get_num_threads()} threads, {options.clock} clock"

@@ -32,7 +32,8 @@ def check_number(
 
 
 def _interval(low: float, high: float, open_low: bool, open_high: bool) -> str:
-    return f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+    open_low = open_low or low == -inf
+    return f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high or high == inf else ']'}"
 
 
 def check_integer(name: str, value: int, *, low: int, high: int) -> int:

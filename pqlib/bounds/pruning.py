@@ -20,13 +20,14 @@ _ZERO = (
     "the inputs are dependent, and those kept all but span them."
 )
 _ROUNDED = (
-    "Optimal up to the rounding of the weights themselves: every other subset was ruled out, and "
-    "the gap is what float64 weights cost."
+    "Optimal up to rounding: every other subset was ruled out, and the gap is what float64 weights "
+    "and errors leave open."
 )
 _UNRESOLVED = (
-    "Undecided between lower and upper: the gram is singular or nearly so and the weights are so "
-    "large beside what they add up to that float64 cannot tell; lower holds among changes of the "
-    "weights up to 100 times their size. Rescale or merge the inputs."
+    "Undecided between lower and upper: float64 cannot tell, as the gram is singular or nearly so "
+    "and the weights are so large beside what they add up to, or as errors are at the end of its "
+    "range; lower holds among changes of the weights up to 100 times their size. Rescale or merge "
+    "the inputs."
 )
 _FREE = "Optimal: nothing that matters has to be removed."
 _ALL = "Optimal: nothing may be kept."

@@ -26,7 +26,8 @@ Schur complements of n rows are those of a P (1 + delta), in the order of defini
 delta <= 8 n^2 u cond(P) (Higham, Accuracy and Stability, theorem 10.3), and so change *every* f(R)
 by at most delta of itself. Branches end at U (1 - 5e-11 + 2 delta): all that is cut off is worse
 than U (1 - 5e-11), whatever rounding did. Sets that reach the end are refitted on P itself, and
-their errors summed in twice the precision.
+their errors summed in twice the precision. Errors below 1e-280 have no such precision; nothing is
+claimed of them.
 
 **Singular P.** Inputs whose row of P is zero are dead: their weights become 0 at no cost. Where
 delta would exceed 0.1 (a condition number beyond some 1e11, or dependent inputs) the search runs on
@@ -51,6 +52,7 @@ from pqlib.layers.problem import LayerProblem
 _TOLERANCE = 5e-11  # relative; half of what `Result.proven` allows, the rest is for rounding
 _UNIT_ROUNDOFF = 2.0**-53
 _MOST_LOSS = 0.1  # delta above which P is shifted
+_LEAST = 1e-280  # error, of the scaled problem or not, below which rounding is not relative
 _REACH = 1e4  # |d|^2 / |w|^2 by P's diagonal, up to which the search of a shifted P is complete
 _NODES_PER_CALL = 1_000  # some milliseconds, after which time and Ctrl-C are looked at
 _D_SWEEPS = 4
@@ -166,9 +168,10 @@ class Channel:
         w_hat[kept] = self.problem.weight[kept] + (d * self.unit / p.unit)[~removed]
         return w_hat
 
-    def in_units(self, error: float) -> float:
-        """An error of the scaled problem in the problem's units."""
-        return float(error * self.unit) * self.unit
+    def in_units(self, lower: float) -> float:
+        """A lower bound of the scaled problem in the problem's units, rounded down if tiny."""
+        lower = float(lower * self.unit) * self.unit
+        return lower if lower > _LEAST else float(np.nextafter(lower, 0.0))
 
     def prove(self, starts, n_remove, max_nodes, max_seconds):
         """(removed, lower bound in scaled units, nodes, what ran out or "")."""
@@ -210,7 +213,7 @@ class Channel:
             )
             nodes = int(state[-1][1])
         lower = max(min(values[0] * (1.0 - _TOLERANCE), values[-1]), 0.0)
-        if p.shift and values[0] <= nothing:
+        if values[0] <= (nothing if p.shift else _LEAST):
             lower = 0.0
         if not done:
             open_nodes = pruning_kernels.least_open(*state, values)

@@ -30,6 +30,11 @@ _ROUNDED = (
     "Optimal but for rounding: the error all but vanishes, and float64 resolves it to upper - "
     "lower. No integers in the box have an error below lower."
 )
+_UNRESOLVED = (
+    "Undecided between lower and upper: no integers in the box have an error below lower, and "
+    "float64 resolves no more where inputs depend on each other or the weights are tiny beside the "
+    "scale."
+)
 
 
 def solve_quantization(
@@ -152,7 +157,8 @@ def _check_size(problem, n_bits, scale):
         reach = abs(problem.weight) + scale * 2.0 ** (n_bits - 1)
         size = float(problem.gram.diagonal().max())  # no entry is larger but for rounding
         largest, unit = float(size * reach.sum() ** 2), scale * scale * size
-    if not (math.isfinite(largest) and np.isfinite(problem.weight / scale).all()):
+        steps = float(abs(problem.weight).max() / scale)
+    if not (math.isfinite(largest) and math.isfinite(steps)):
         raise ValueError(
             f"scale={scale!r} gives errors beyond float64 with this gram and weight; "
             "rescale the weights, the scale or the inputs"
@@ -189,8 +195,9 @@ def _exact(result, problem, scale, channel, root, dual, max_nodes, max_seconds):
     if not channel.exhausted:
         return replace(found, status=_STOPPED.format(channel.nodes))
     if not found.proven:
-        small = found.gap <= MOST_RESOLUTION * problem.energy
-        return replace(found, status=_ROUNDED, resolution=found.gap if small else 0.0)
+        if found.gap > MOST_RESOLUTION * problem.energy:
+            return replace(found, status=_UNRESOLVED)
+        return replace(found, status=_ROUNDED, resolution=found.gap)
     return found
 
 

@@ -1,10 +1,10 @@
 """What a result's claim rests on, checked again from the problem alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pqlib._validation import check_integer, check_number
+from pqlib._validation import as_finite_array, check_integer, check_number
 from pqlib.bounds.pruning_proof import nearly_singular, reprove_pruning
 from pqlib.bounds.quantization_bounds import certified_lower
 from pqlib.bounds.quantization_proof import TOLERANCE, reprove_quantization
@@ -55,7 +55,8 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
     Raises
     ------
     ValueError, TypeError
-        If the result is of another size, or does not say which problem it solved.
+        If the result does not say which problem it solved, or a field is no number, or no array of
+        finite numbers, of the problem's size.
 
     Notes
     -----
@@ -84,18 +85,9 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
     if not isinstance(problem, LayerProblem):
         raise TypeError(f"problem must be a LayerProblem(gram, weight), got {problem!r}")
     max_nodes = check_integer("max_nodes", max_nodes, low=1, high=10**18)
+    integers, result = np.array(result.integers), _plain(result, problem)
     pruned = result.n_nonzero is not None
-    if pruned != (result.n_bits is None) or pruned != (result.scale is None):
-        raise ValueError(
-            "result must say which problem it solved, by n_nonzero or by n_bits and scale; "
-            f"got {result.n_nonzero}, {result.n_bits}, {result.scale}"
-        )
-    if pruned:
-        check_integer("n_nonzero of result", result.n_nonzero, low=0, high=problem.n)
-    else:
-        check_integer("n_bits of result", result.n_bits, low=2, high=16)
-        check_number("scale of result", result.scale, low=0, open_low=True)
-    wrong = _wrong(result, problem)
+    wrong = _wrong(result, integers, problem)
     if wrong:
         return Certificate(REFUTED, 0.0, wrong)
     shown = 0.0
@@ -108,7 +100,7 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
     claim = max(result.lower, result.upper - result.resolution) if optimal else result.lower
     if claim <= 0.0:
         if optimal:
-            return Certificate(DUAL, 0.0, "The error is 0, or all that float64 resolves.")
+            return Certificate(DUAL, 0.0, "The error is 0, or not above the resolution.")
         return Certificate(FEASIBLE, shown, "The solution's error is right; no more was shown.")
     # what the second search allows for rounding
     blur = _PRUNING_BLUR * problem.energy if pruned else 0.0
@@ -138,7 +130,46 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
     return Certificate(REPROVED, max(shown, claim * (1 - TOLERANCE) - blur), status)
 
 
-def _wrong(result, problem):
+def _plain(result, problem):
+    """All but the integers in Python's numbers and float64 arrays.
+
+    Other kinds compute in their own precision.
+    """
+    pruned = result.n_nonzero is not None
+    if pruned != (result.n_bits is None) or pruned != (result.scale is None):
+        raise ValueError(
+            "result must say which problem it solved, by n_nonzero or by n_bits and scale; "
+            f"got {result.n_nonzero}, {result.n_bits}, {result.scale}"
+        )
+    if pruned:
+        budget = check_integer("n_nonzero of result", result.n_nonzero, low=0, high=problem.n)
+        plain = {"n_nonzero": budget}
+    else:
+        scale = _float("scale", result.scale)
+        plain = {
+            "n_bits": check_integer("n_bits of result", result.n_bits, low=2, high=16),
+            "scale": check_number("scale of result", scale, low=0, open_low=True),
+        }
+    plain |= {
+        name: _float(name, getattr(result, name)) for name in ("lower", "upper", "resolution")
+    }
+    for name in ("solution", "dual"):
+        if (value := getattr(result, name)) is not None:
+            plain[name] = np.array(as_finite_array(f"{name} of result", value))
+    return replace(result, integers=None, **plain)
+
+
+def _float(name, value):
+    """A float64, of which NaN and infinity are judged later."""
+    if isinstance(value, float) and not np.isfinite(value):
+        return float(value)
+    number = check_number(f"{name} of result", value)
+    if number != value:
+        raise ValueError(f"{name} of result must be a float64, got {value!r}")
+    return number
+
+
+def _wrong(result, z, problem):
     """What is wrong with the numbers or the solution, or an empty string."""
     if not 0.0 <= result.lower < np.inf:
         return f"lower must be a number of at least 0, not {result.lower!r}."
@@ -157,13 +188,13 @@ def _wrong(result, problem):
         if kept > result.n_nonzero:
             return f"The solution has {kept} non-zeros, more than {result.n_nonzero}."
         return ""
-    z, half = result.integers, 2 ** (result.n_bits - 1)
-    if not isinstance(z, np.ndarray) or not np.issubdtype(z.dtype, np.integer):
+    half = 2 ** (result.n_bits - 1)
+    if not np.issubdtype(z.dtype, np.integer):
         return "The integers are missing, or no whole numbers."
     if z.shape != w_hat.shape:
         return f"The integers have shape {z.shape}, the solution {w_hat.shape}."
     if z.min() < -half or z.max() >= half:
         return f"The integers reach from {z.min()} to {z.max()}, beyond {result.n_bits} bits."
-    if not np.array_equal(w_hat, result.scale * z):
+    if not np.array_equal(w_hat, result.scale * z.astype(np.int64)):
         return "The solution is not scale times integers."
     return ""

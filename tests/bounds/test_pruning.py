@@ -4,6 +4,7 @@ import itertools
 import subprocess
 import sys
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -289,3 +290,16 @@ def test_outputs_beyond_float64_are_refused():
     problem = LayerProblem(1e300 * np.array([[1.0, -1], [-1, 1]]), [1e200, 1e200])
     with pytest.raises(ValueError, match="outputs beyond float64; rescale"):
         solve_pruning(problem, 1)
+
+
+def test_errors_at_the_end_of_float64_are_not_claimed():
+    """Beside the largest weight the squares of the others are near 1e-324: all look alike."""
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        weight = np.r_[1.0, rng.uniform(1, 2, 3) * 1e-162]
+        result = solve_pruning(LayerProblem(1e200 * np.eye(4), weight), 3)
+        least = min(Fraction(x) ** 2 for x in weight) * Fraction(1e200)
+        assert result.lower <= least
+        assert result.gap <= result.resolution <= 1e-12 * 1e200
+    tiny = solve_pruning(LayerProblem(np.eye(3), [1e-160, 2e-160, 3.5e-160]), 1)
+    assert tiny.lower <= Fraction(1e-160) ** 2 + Fraction(2e-160) ** 2

@@ -403,3 +403,10 @@ def test_threads_do_not_disturb_each_other():
         together = list(pool.map(lambda p: solve_quantization(p, 3, scale), problems))
     for a, b in zip(alone, together, strict=True):
         assert np.array_equal(a.integers, b.integers) and a.nodes == b.nodes
+
+
+def test_what_float64_cannot_tell_is_not_called_optimal():
+    """Beside the scale the weight's square is near 1e-324, and it is all the energy there is."""
+    result = solve_quantization(LayerProblem([[1e200]], [1e-162]), 4, 1.0)
+    assert not result.proven and result.lower <= 1e-124
+    assert result.status.startswith("Undecided") and result.resolution == 0

@@ -1,6 +1,7 @@
 """verify: what it confirms, and the lies it does not believe."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -162,6 +163,39 @@ def test_a_resolution_is_not_believed(problem, quantized):
     lie = replace(quantized, integers=z, solution=SCALE * z, upper=upper, lower=lower, dual=None)
     certificate = verify(replace(lie, resolution=upper - lower), problem)
     assert "optimal" not in certificate.status and certificate.lower <= lower
+
+
+@pytest.mark.parametrize(
+    ("weight", "n_bits", "scale", "integer", "solution"),
+    [
+        (-68.5, 4, np.int8(100), np.int8(7), -68.0),  # 700 in 8 bits is -68
+        (44.3, 4, np.uint8(100), np.uint8(3), 44.0),
+        (0.6997070322, 4, np.float16(0.1), np.int8(7), 0.69970703125),  # 7 times 0.1 in 16 bits
+    ],
+)
+def test_narrow_kinds_do_not_compute_in_their_own_precision(
+    weight, n_bits, scale, integer, solution
+):
+    """np.array_equal(solution, scale * integers) holds for each of these, and is wrong."""
+    problem, w_hat, z = LayerProblem([[1.0]], [weight]), np.array([solution]), np.array([integer])
+    error = problem.error(w_hat)
+    with np.errstate(over="ignore"):
+        assert np.array_equal(w_hat, scale * z)
+    lie = Result("exact", error, error, w_hat, "", n_bits=n_bits, scale=scale)
+    object.__setattr__(lie, "integers", z)  # past the check of kinds that tests run under
+    assert verify(lie, problem).kind == "refuted"
+
+
+def test_narrow_errors_are_compared_in_full():
+    """In 16 bits 1.0004 and 1 are the same."""
+    problem = LayerProblem(np.eye(2), [3.0, 1.0002])
+    honest = solve_pruning(problem, 1)
+    assert verify(replace(honest, upper=np.float16(1.0), lower=1.0), problem).kind == "refuted"
+    for narrow in (np.int8(8), np.uint8(8)):  # -2^7 is beyond both
+        result = replace(solve_quantization(problem, 8, 0.02), n_bits=narrow)
+        assert verify(result, problem).kind in ("dual", "re-proved")
+    with pytest.raises(ValueError, match="upper of result must be a float64"):
+        verify(replace(honest, upper=Fraction(1, 3)), problem)
 
 
 def test_another_problem_is_noticed(problem, quantized):
