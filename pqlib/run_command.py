@@ -1,14 +1,14 @@
 """`pqlib run`: the experiments that train networks."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pqlib.experiments.finetune_config import METHODS, TRAINED
-from pqlib.experiments.presets import MODELS, PRESETS, Sweep
+from pqlib.experiments.presets import MODELS, PRESETS, RATES_AT, Sweep
 from pqlib.option_types import Bits, Names
 
 _CHANGES = (
@@ -45,9 +45,20 @@ class Size(click.ParamType):
         return int(parts[0]) if len(parts) == 1 else tuple(map(int, parts))
 
 
+class RatesAt(Bits):
+    """Bit-widths, or all."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[int] | str:
+        return value if value == "all" else super().convert(value, param, ctx)
+
+
 @click.group("run")
 def runs() -> None:
     """Train and fine-tune networks: Table 1, from seconds on digits to the paper's setting."""
+
+
+def _joined(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 _CELLS = (
@@ -56,7 +67,7 @@ _CELLS = (
         type=click.Choice(PRESETS),
         default="smoke",
         show_default=True,
-        help="smoke: seconds, on digits; laptop: a day of two cores; gpu: a day of one; paper: "
+        help="smoke: seconds, on digits; laptop: a night of two cores; gpu: a day of one; paper: "
         "Table 4 on ImageNet, Pascal VOC and COCO.",
     ),
     click.option(
@@ -83,11 +94,12 @@ _CELLS = (
     ),
     click.option(
         "--rates-at",
-        type=Bits(),
+        type=RatesAt(),
         help="Try them at these of --bits only, with the first of --seeds; every other cell takes "
         "the rate that was best, on the validation images, at the nearest of these (of two as "
         "near, the larger), for the same model and method. At 2-8 bits with 3 seeds and 3 rates, "
-        "2,4,8 takes 27 runs of a model and method, not 63. By default each cell tries its own.",
+        "2,4,8 takes 27 runs of a model and method, not 63. With 'all' each cell tries its own, "
+        f"which is the default but for --preset laptop: {_joined(RATES_AT['laptop'])}.",
     ),
     click.option(
         "--data",
@@ -146,6 +158,11 @@ def _sweep(options: dict[str, Any]) -> Sweep:
     names = ("preset", "bits", "methods", "seeds", "powers", "rates_at", "data")
     named = {name: options.pop(name) for name in names}
     named["methods"] = named["methods"] or METHODS
+    if named["rates_at"] is None:
+        at = RATES_AT.get(named["preset"], ())
+        named["rates_at"] = tuple(bits for bits in at if bits in named["bits"]) or None
+    elif named["rates_at"] == "all":
+        named["rates_at"] = None
     return Sweep(models=models, changes=changes, **named)
 
 
@@ -172,7 +189,7 @@ def table1(engine, jobs, retry_failed, dry_run, measure, folder, checkpoint_seco
     pqlib run table1 --preset laptop --models resnet18,vit_small --bits 2-8 --jobs 2
     pqlib run table1 --preset gpu --data cifar10:data --models resnet18 --engine ray
     pqlib run table1 --preset paper --data classification=folder:imagenet
-    pqlib run table1 --preset laptop --seeds 0,1,2 --powers -1,0,1 --rates-at 2,4,8
+    pqlib run table1 --preset laptop --seeds 0,1,2 --powers -1,0,1 --rates-at 2,8
 
     A baseline is trained first; both methods then start from it and see the same images in the
     same order, for the same epochs, at each learning rate of the same grid. The rate is chosen on

@@ -111,11 +111,18 @@ def record(config, validation, status="done"):
 
 
 def test_rates_at_some_budgets_take_fewer_runs():
-    swept, plain = swept_by(*TRIED), swept_by(*OPTIONS, "--powers=-1,0,1")
+    swept, plain = swept_by(*TRIED), swept_by(*OPTIONS, "--powers=-1,0,1", "--rates-at", "all")
     assert swept.rates_at == (2, 4, 8) and plain == dataclasses.replace(swept, rates_at=None)
     n_baselines = 3
     assert len(swept.cells()) + len(followers(swept)) == n_baselines + 2 * 27
     assert len(plain.cells()) == n_baselines + 2 * 63
+
+
+def test_rates_are_tried_at_the_presets_budgets():
+    assert swept_by(*OPTIONS).rates_at == (2, 4, 8)
+    assert swept_by("--preset", "laptop", "--bits", "4,5,8").rates_at == (4, 8)
+    assert swept_by("--preset", "laptop", "--bits", "3,5").rates_at is None
+    assert all(swept_by("--preset", name).rates_at is None for name in ("smoke", "gpu", "paper"))
 
 
 @pytest.mark.parametrize("best", [-1, 0, 1])
