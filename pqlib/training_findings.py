@@ -31,6 +31,11 @@ _METHODS = {  # of a run, and when
     "post_training_quantize": ("quantization", POST_TRAINING),
     "post_training_prune": ("pruning", POST_TRAINING),
 }
+SPARED = {  # in which method first and last layer are spared
+    "fair, all layers alike": {"quantization": False, "pruning": False},
+    "the authors' default": {"quantization": True, "pruning": False},
+    "fair, two layers spared in both": {"quantization": True, "pruning": True},
+}
 _PUBLISHED = {  # classes, image size, other options of the networks as they are published
     "deeplab_v3_mobilenet_v2": (21, 512, {}),
     "efficientdet": (90, 640, {"variant": "tf_efficientdet_d1"}),
@@ -211,6 +216,47 @@ def compare_runs(
     return pd.DataFrame(rows)
 
 
+def compare_spared(
+    records: Iterable[Mapping[str, Any]],
+    folder: Path,
+    task: Any,
+    n_bits: int,
+    *,
+    n_draws: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Fine-tuned networks with and without first and last layer at 8 bits, in three comparisons.
+
+    Parameters
+    ----------
+    records, folder, task, n_draws, seed
+        As in `compare_runs`; of each method one run with ``keep_first_last`` and one without.
+    n_bits : int
+        The bit-width to compare at.
+
+    Returns
+    -------
+    DataFrame
+        A row per comparison of `SPARED`: ``quantization`` and ``pruning``, their ``bits_...`` per
+        weight, ``lead`` and its interval ``low`` to ``high``.
+    """
+    runs = {
+        (_METHODS[r["method"]][0], r["keep_first_last"]): r
+        for r in records
+        if r["n_bits"] == n_bits and _METHODS.get(r["method"], ("", ""))[1] == FINE_TUNED
+    }
+    rows = {}
+    for comparison, spared in SPARED.items():
+        pair = {method: runs[method, keep] for method, keep in spared.items()}
+        row = {m: r["value"] for m, r in pair.items()}
+        row |= {f"bits_{m}": r["bits_per_weight"] for m, r in pair.items()}
+        row["lead"] = row["quantization"] - row["pruning"]
+        images = (per_image(folder, r["hash"]) for r in pair.values())
+        row["low"], row["high"] = paired_interval(task, *images, n_draws, seed)
+        rows[comparison] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def ahead_words(compared: pd.DataFrame, when: str = FINE_TUNED) -> str:
     """Who is ahead at which bit-width: "quantization is ahead at 2 bits, a tie at 4 bits"."""
     rows = compared[compared["when"] == when].sort_values("n_bits")
@@ -265,6 +311,11 @@ def spared_weights(models: Sequence[str]) -> pd.DataFrame:
             | {"share": spared / total, "missing": ""}
         )
     return pd.DataFrame(rows)
+
+
+def lead_words(row: Mapping[str, float]) -> str:
+    """A lead and its interval."""
+    return f"{row['lead']:+.1f} ({row['low']:.1f} to {row['high']:.1f})".replace("-", "−")
 
 
 def mean_bits(share: float, n_bits: int, kept_bits: int = 8) -> float:

@@ -50,6 +50,29 @@ def compared(tmp_path_factory):
     return training_findings.compare_runs(runs, folder, Accuracy(), n_draws=300, seed=0)
 
 
+def test_comparisons_with_two_layers_spared(tmp_path):
+    runs = [
+        {"method": "none", "n_bits": None, "hash": "-", "value": 99.0, "keep_first_last": False}
+    ]
+    for method, keep, n, bits in (
+        *(("lsq", False, 100, 2.0), ("lsq", True, 180, 3.0)),
+        *(("prune", False, 120, 2.0), ("prune", True, 120, 3.0)),
+    ):
+        name = f"{method}-{keep}"
+        saved(tmp_path, name, np.arange(200) < n)
+        run = {"method": method, "n_bits": 2, "hash": name, "value": n / 2, "bits_per_weight": bits}
+        runs += [run | {"keep_first_last": keep}, run | {"n_bits": 4, "keep_first_last": keep}]
+    found = training_findings.compare_spared(runs, tmp_path, Accuracy(), 2, n_draws=300, seed=0)
+    assert found["lead"].tolist() == [-10.0, 30.0, 30.0]
+    assert found["bits_quantization"].tolist() == [2.0, 3.0, 3.0]
+    assert found["bits_pruning"].tolist() == [2.0, 2.0, 3.0]
+    for _, row in found.iterrows():  # one set of images differs by 20, the others by 60 of 200
+        assert row["low"] < row["lead"] < row["high"] and row["low"] * row["high"] > 0
+    assert re.fullmatch(
+        r"−10\.0 \(−1\d\.\d to −\d\.\d\)", training_findings.lead_words(found.iloc[0])
+    )
+
+
 @pytest.fixture(scope="module")
 def paper():
     table = training_findings.read_table(training_findings.PAPER, RESULTS)
