@@ -12,6 +12,7 @@ N_DIGITS = 10
 _TEST_SHARE = 0.2
 _SPLIT_SEED = 8  # the test digits are the same for everyone
 _SIDES = (0.28, 0.5)  # of a digit, as a share of the scene's shorter side
+_LARGE = (0.6, 0.95)  # of the one digit in a scene to be classified
 _N_TRIES = 20  # to find a place without overlap
 _INK = 0.35  # share of full ink from which a pixel belongs to the digit
 _PLACES = {"train": 0, "test": 1}
@@ -53,7 +54,7 @@ class Digits:
 
 
 class DigitScenes:
-    """Scenes of one to three digits on textured ground, made when asked for.
+    """Scenes of one to three digits on textured ground, one if large, made when asked for.
 
     Parameters
     ----------
@@ -63,14 +64,17 @@ class DigitScenes:
     size : (height, width)
         In pixels, 32 at least.
     task : str
-        What comes with the image: the label of the largest digit ("classification"), a mask
-        ("segmentation": 0 is the ground, d + 1 the digit d), or boxes with labels ("detection").
+        What comes with the image: a mask ("segmentation": 0 is the ground, d + 1 the digit d),
+        boxes with labels ("detection"), or the label of the one digit, which is large
+        ("classification").
 
     Notes
     -----
-    Scene i depends on the split, its size and i alone: the digits, their colours, sizes and places,
-    and the ground, smooth noise between two colours. No two boxes overlap, and no two digits of a
-    scene are of the same size.
+    Scene i depends on the split, its size, i and on whether it is to be classified: the digits,
+    their colours, sizes and places, and the ground, smooth noise between two colours. No two boxes
+    overlap, and no two digits of a scene are of the same size. To be classified, a digit fills most
+    of the scene and is bright on dark, as the digits themselves are: of smaller ones, dark or
+    bright, MobileNet-V2 learnt nothing at 32 pixels in 15 epochs of 5,040 scenes.
     """
 
     def __init__(self, split: str, n_scenes: int, size: tuple[int, int], task: str):
@@ -96,12 +100,17 @@ class DigitScenes:
         rng = np.random.default_rng([_SPLIT_SEED, _PLACES[self.split], index])
         images, labels = digits(self.split)
         ground, ink = _colours(rng)
+        if self.task == "classification" and ink.mean() < ground.mean():
+            ground, ink = ink, ground  # always bright on dark, as the digits themselves
         noise = torch.from_numpy(rng.random((2, 6, 6), dtype=np.float32))
         texture = _enlarged(noise, self.size)  # (2, height, width)
         canvas = ground[:, None, None] + 60 * (texture[:1] - 0.5)
         mask = torch.zeros(self.size, dtype=torch.uint8)
         boxes, shown = [], []
-        shares = np.sort(rng.uniform(*_SIDES, size=rng.integers(1, 4)))[::-1]
+        if self.task == "classification":
+            shares = rng.uniform(*_LARGE, size=1)
+        else:
+            shares = np.sort(rng.uniform(*_SIDES, size=rng.integers(1, 4)))[::-1]
         sides = np.rint(shares * min(self.size)).astype(int)
         for side in sides[np.r_[True, np.diff(sides) < 0]]:
             chosen = rng.integers(len(labels))
