@@ -7,6 +7,8 @@ from sys import float_info, modules
 import numpy as np
 from numpy.typing import ArrayLike
 
+_NO_NUMBERS = bool, np.bool_, np.timedelta64  # though Python counts them among the integers
+
 
 def check_number(
     name: str,
@@ -18,7 +20,7 @@ def check_number(
     open_high: bool = False,
 ) -> float:
     """Return ``value`` as a float if it is a finite real number in the stated interval."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+    if isinstance(value, _NO_NUMBERS) or not isinstance(value, Real):
         interval = _interval(low, high, open_low, open_high)
         raise TypeError(f"{name} must be a number in {interval}, got {value!r}")
     if isinstance(value, np.floating):
@@ -38,8 +40,8 @@ def _interval(low: float, high: float, open_low: bool, open_high: bool) -> str:
 
 def check_integer(name: str, value: int, *, low: int, high: int) -> int:
     """Return ``value`` as an int if it is a whole number with low <= value <= high."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
-        if isinstance(value, Real) and not isinstance(value, bool | np.bool_):
+    if isinstance(value, _NO_NUMBERS) or not isinstance(value, Integral):
+        if isinstance(value, Real) and not isinstance(value, _NO_NUMBERS):
             raise ValueError(f"{name} must be a whole number in {low}..{high}, got {value!r}")
         raise TypeError(f"{name} must be an int in {low}..{high}, got {value!r}")
     if not low <= value <= high:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from pqlib._validation import check_choice, check_integer, check_number
-from pqlib.bounds.pruning_search import Channel
+from pqlib.bounds.pruning_search import LEAST, Channel, check_energy
 from pqlib.bounds.result import MOST_RESOLUTION, Result
 from pqlib.layers.problem import LayerProblem
 
@@ -194,8 +194,9 @@ def _exact(channel, n_nonzero, max_nodes, max_seconds, near=None):
     if not out and not result.proven:
         if result.gap > MOST_RESOLUTION * problem.energy:
             return replace(result, status=_UNRESOLVED), removed
-        status = _ROUNDED if status == _OPTIMAL else status
-        result = replace(result, status=status, resolution=result.gap)
+        result = replace(result, resolution=result.gap)
+    if (result.resolution or result.upper <= LEAST) and status == _OPTIMAL and not out:
+        result = replace(result, status=_ROUNDED)
     return result, removed
 
 
@@ -229,10 +230,7 @@ def _big_m(channel, n_nonzero, max_nodes, max_seconds, solver):
 def _check(problem, max_nodes, max_seconds):
     if not isinstance(problem, LayerProblem):
         raise TypeError(f"problem must be a LayerProblem(gram, weight), got {problem!r}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        energy = problem.energy
-    if not np.isfinite(energy):
-        raise ValueError(f"problem must have a finite energy w'Pw, got {energy}; rescale it")
+    check_energy(problem)
     if max_nodes is not None:
         check_integer("max_nodes", max_nodes, low=1, high=2**62)
     if max_seconds is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from pqlib._validation import check_choice, check_integer, check_number
 from pqlib.bounds.chunk import chunk_of
 from pqlib.bounds.lattice import Channel
-from pqlib.bounds.quantization_bounds import certified_lower, sdp_dual
+from pqlib.bounds.quantization_bounds import certified_lower, check_errors, sdp_dual
 from pqlib.bounds.result import MOST_RESOLUTION, Result
 from pqlib.bounds.tree_kernels import descend
 from pqlib.layers.problem import LayerProblem
@@ -48,6 +48,9 @@ def solve_quantization(
     rng: np.random.Generator | None = None,
 ) -> Result:
     """min over whole z in the box of (scale z - w)' P (scale z - w), z_i in -2^(b-1)..2^(b-1)-1.
+
+    Here scale z is the product in float64, which is what a network would hold. Only where weights
+    lie on the grid all but for rounding does this differ from the product of real numbers.
 
     Parameters
     ----------
@@ -122,7 +125,7 @@ def solve_quantization(
         max_seconds = check_number("max_seconds", max_seconds, low=0, open_low=True)
     if method == "park_boyd" and not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng must be a numpy.random.Generator for park_boyd, got {rng!r}")
-    _check_size(problem, n_bits, scale)
+    check_errors(problem, n_bits, scale)
     result = partial(Result, method, n_bits=n_bits, scale=scale)
     low, high = -(2 ** (n_bits - 1)), 2 ** (n_bits - 1) - 1
     channel = Channel(chunk_of(problem.gram), problem.weight, low, high, scale)
@@ -149,25 +152,6 @@ def solve_quantization(
         live = channel.chunk.group >= 0
         z[live] = channel.inputs(channel.feedback())[live]
     return _heuristic(result, problem, scale, z, root, dual)
-
-
-def _check_size(problem, n_bits, scale):
-    """Errors of the box must be finite, and far enough above the smallest float."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        reach = abs(problem.weight) + scale * 2.0 ** (n_bits - 1)
-        size = float(problem.gram.diagonal().max())  # no entry is larger but for rounding
-        largest, unit = float(size * reach.sum() ** 2), scale * scale * size
-        steps = float(abs(problem.weight).max() / scale)
-    if not (math.isfinite(largest) and math.isfinite(steps)):
-        raise ValueError(
-            f"scale={scale!r} gives errors beyond float64 with this gram and weight; "
-            "rescale the weights, the scale or the inputs"
-        )
-    if 0.0 < unit < 1e-250 or (unit == 0.0 and problem.gram.any()):
-        raise ValueError(
-            f"scale={scale!r} gives errors too small for float64 with this gram; "
-            "rescale the weights and the scale, or the inputs"
-        )
 
 
 def _heuristic(result, problem, scale, z, lower, dual):

@@ -1,8 +1,8 @@
 r"""A second way to prove an integer optimum, which shares no search with `pqlib.bounds.lattice`.
 
 It is given the error ``upper`` of a solution, and has to show that no whole z in the box has
-f(z) = (scale z - w)' P (scale z - w) below upper (1 - 1e-10). It differs from the solver in all
-that could hide the same mistake:
+f(z) = (scale z - w)' P (scale z - w) below upper (1 - 1e-10), scale z being the product in float64.
+It differs from the solver in all that could hide the same mistake:
 
 * The box-QP is solved by scipy's bounded least squares, of which only the point x is used. In units
   of scale^2, t = w / scale, g = 2 P (x - t) and for any x at all

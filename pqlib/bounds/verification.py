@@ -6,7 +6,8 @@ import numpy as np
 
 from pqlib._validation import as_finite_array, check_integer, check_number
 from pqlib.bounds.pruning_proof import nearly_singular, reprove_pruning
-from pqlib.bounds.quantization_bounds import certified_lower
+from pqlib.bounds.pruning_search import LEAST, check_energy
+from pqlib.bounds.quantization_bounds import certified_lower, check_errors
 from pqlib.bounds.quantization_proof import TOLERANCE, reprove_quantization
 from pqlib.bounds.result import MOST_RESOLUTION, Result
 from pqlib.layers.problem import LayerProblem
@@ -55,8 +56,8 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
     Raises
     ------
     ValueError, TypeError
-        If the result does not say which problem it solved, or a field is no number, or no array of
-        finite numbers, of the problem's size.
+        If the result does not say which problem it solved, or a field is no float64, or no array of
+        finite ones, of the problem's size; and where the solvers refuse the problem.
 
     Notes
     -----
@@ -100,11 +101,12 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
     claim = max(result.lower, result.upper - result.resolution) if optimal else result.lower
     if claim <= 0.0:
         if optimal:
-            return Certificate(DUAL, 0.0, "The error is 0, or not above the resolution.")
+            status = "The error, rounded to float64, is 0, or it is not above the resolution."
+            return Certificate(DUAL, 0.0, status)
         return Certificate(FEASIBLE, shown, "The solution's error is right; no more was shown.")
     # what the second search allows for rounding
     blur = _PRUNING_BLUR * problem.energy if pruned else 0.0
-    if claim <= 10 * blur:
+    if claim <= max(10 * blur, LEAST):
         status = "The error is right, but too small beside the energy for the second search."
         return Certificate(FEASIBLE, shown, status)
     if pruned:
@@ -144,17 +146,21 @@ def _plain(result, problem):
     if pruned:
         budget = check_integer("n_nonzero of result", result.n_nonzero, low=0, high=problem.n)
         plain = {"n_nonzero": budget}
+        check_energy(problem)
     else:
         scale = _float("scale", result.scale)
         plain = {
             "n_bits": check_integer("n_bits of result", result.n_bits, low=2, high=16),
             "scale": check_number("scale of result", scale, low=0, open_low=True),
         }
+        check_errors(problem, **plain)
     plain |= {
         name: _float(name, getattr(result, name)) for name in ("lower", "upper", "resolution")
     }
     for name in ("solution", "dual"):
         if (value := getattr(result, name)) is not None:
+            if np.asarray(value).dtype not in (np.float64, np.float32, np.float16):
+                raise ValueError(f"{name} of result must be an array of float64, got {value!r}")
             plain[name] = np.array(as_finite_array(f"{name} of result", value))
     return replace(result, integers=None, **plain)
 
@@ -189,7 +195,7 @@ def _wrong(result, z, problem):
             return f"The solution has {kept} non-zeros, more than {result.n_nonzero}."
         return ""
     half = 2 ** (result.n_bits - 1)
-    if not np.issubdtype(z.dtype, np.integer):
+    if z.dtype.kind not in "iu":  # numpy counts times among its integers, too
         return "The integers are missing, or no whole numbers."
     if z.shape != w_hat.shape:
         return f"The integers have shape {z.shape}, the solution {w_hat.shape}."

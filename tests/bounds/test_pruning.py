@@ -301,5 +301,9 @@ def test_errors_at_the_end_of_float64_are_not_claimed():
         least = min(Fraction(x) ** 2 for x in weight) * Fraction(1e200)
         assert result.lower <= least
         assert result.gap <= result.resolution <= 1e-12 * 1e200
-    tiny = solve_pruning(LayerProblem(np.eye(3), [1e-160, 2e-160, 3.5e-160]), 1)
-    assert tiny.lower <= Fraction(1e-160) ** 2 + Fraction(2e-160) ** 2
+    all_but_zero = solve_pruning(LayerProblem(np.eye(3), [3e-170, 1e-170, 1.0]), 2)
+    assert all_but_zero.lower == 0 and all_but_zero.status.startswith("Optimal up to rounding")
+    with pytest.raises(ValueError, match="energy w'Pw of 1e-250 or more"):
+        solve_pruning(LayerProblem(np.eye(3), [1e-160, 2e-160, 3.5e-160]), 1)
+    nothing = LayerProblem([[1.0, -1.0], [-1.0, 1.0]], [1e-170, 1e-170])  # w'Pw is 0 indeed
+    assert solve_pruning(nothing, 0).upper == 0

@@ -8,6 +8,7 @@ import pytest
 from relu_cases import relu_gram
 
 from pqlib import LayerProblem, Result, pruning_curve, solve_pruning, solve_quantization, verify
+from pqlib.bounds.quantization_bounds import certified_lower
 
 N_BITS, SCALE = 3, 0.4
 
@@ -196,6 +197,39 @@ def test_narrow_errors_are_compared_in_full():
         assert verify(result, problem).kind in ("dual", "re-proved")
     with pytest.raises(ValueError, match="upper of result must be a float64"):
         verify(replace(honest, upper=Fraction(1, 3)), problem)
+
+
+def test_integers_that_compare_with_nothing_are_none():
+    """NaT is below and above no end of the box, and -2^63 as an integer."""
+    problem, w_hat = LayerProblem([[1.0]], [-8.00001]), np.array([-8.0])
+    lie = Result("exact", *[problem.error(w_hat)] * 2, w_hat, "", n_bits=4, scale=2.0**-60)
+    object.__setattr__(lie, "integers", np.array(["NaT"], "m8[s]"))
+    certificate = verify(lie, problem)
+    assert certificate.kind == "refuted" and "no whole numbers" in certificate.status
+
+
+@pytest.mark.parametrize("kind", [np.longdouble, object])
+def test_solutions_are_not_rounded_to_feasible_ones(pruned, problem, kind):
+    """In float64 what is added is 0: the weights removed would seem to be."""
+    solution = pruned.solution.astype(kind) + (Fraction(1, 2**3000) if kind is object else 0)
+    lie = replace(pruned)
+    object.__setattr__(lie, "solution", solution)
+    with pytest.raises(ValueError, match="solution of result must be an array of float64"):
+        verify(lie, problem)
+
+
+def test_problems_at_the_ends_of_float64_are_refused():
+    tiny = LayerProblem(np.eye(2), [1e-170, 3e-170])
+    lie = Result("exact", 0.0, 0.0, np.array([1e-170, 0]), "", n_nonzero=1)
+    with pytest.raises(ValueError, match="energy w'Pw of 1e-250 or more"):
+        verify(lie, tiny)
+    grid = Result(
+        "exact", 0.0, 0.0, np.zeros(2), "", integers=np.zeros(2, int), n_bits=3, scale=1e-170
+    )
+    with pytest.raises(ValueError, match="errors too small for float64"):
+        verify(grid, tiny)
+    with pytest.raises(ValueError, match="errors too small for float64"):
+        certified_lower(LayerProblem([[1.0]], [1.5e-12]), 4, 1.6e-162, np.zeros((4, 1)))
 
 
 def test_another_problem_is_noticed(problem, quantized):
