@@ -101,7 +101,7 @@ def _laptop(model):
     """Two cores, the eight networks overnight; small images are what makes it so."""
     transformer, detects = model == "vit_small", model == "efficientdet"
     segments = model == "deeplab_v3_mobilenet_v2"
-    epochs, rate, fine_epochs, fine_rate = _LAPTOP.get(model, (15, 0.05, 4, 0.01))
+    epochs, rate, fine_epochs, fine_rate = _LAPTOP.get(model, (15, 0.02, 4, 0.01))
     optimizer = "adam" if transformer or detects else "sgd"
     base = FineTune(
         model,

@@ -119,9 +119,9 @@ def test_digits_are_scikit_learns():
 
 def test_mask_and_boxes_of_a_scene_agree():
     size = (64, 96)
-    segmented = DigitScenes("train", 30, size, "segmentation")
+    segmented = DigitScenes("train", 50, size, "segmentation")
     seen = set()
-    for i, (image, target) in enumerate(DigitScenes("train", 30, size, "detection")):
+    for i, (image, target) in enumerate(DigitScenes("train", 50, size, "detection")):
         other, mask = segmented[i]
         assert torch.equal(image, other) and image.dtype == torch.uint8
         labels = target["labels"].tolist()
