@@ -16,7 +16,7 @@ _RATES = {
     ("efficientnet_lite0", "imagenet"): (87, 32 * 32),
     ("cifar_resnet20", "imagenet"): (134, 32 * 32),
     ("cifar_resnet32", "imagenet"): (75, 32 * 32),
-    ("deeplab_v3_mobilenet_v2", "imagenet"): (0.5, 192 * 256),  # in batches of 4
+    ("deeplab_v3_mobilenet_v2", "imagenet"): (8, 64 * 64),  # in batches of 16
     ("efficientdet", "imagenet"): (2, 320 * 320),  # in batches of 4
 }
 _VIT_TOKENS = 450  # a second
