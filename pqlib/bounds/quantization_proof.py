@@ -64,7 +64,8 @@ def reprove_quantization(
     -------
     bool or None
         True if none has, False if one was found (and its error computed by `LayerProblem.error`),
-        None if the nodes did not suffice.
+        None if the nodes did not suffice, or if some are below it or not depending on how inputs
+        with equal rows of P share an integer, since the float64 products add up differently.
     """
     if not isinstance(problem, LayerProblem):
         raise TypeError(f"problem must be a LayerProblem(gram, weight), got {problem!r}")
@@ -82,15 +83,15 @@ def reprove_quantization(
     gram = np.ldexp(gram, -exponent)
     t = np.bincount(which, problem.weight[live]) / scale
     size = np.bincount(which, abs(problem.weight[live])) / scale
-    blur = 2 * _UNIT_ROUNDOFF * (counts + 1) * size  # by which t was rounded, at most
     low, high = -counts * 2.0 ** (n_bits - 1), counts * (2.0 ** (n_bits - 1) - 1)
+    blur = 2 * _UNIT_ROUNDOFF * (counts + 1) * (size - low)  # by which t and z are rounded, at most
     least = upper * (1 - TOLERANCE)
     near, radius, trees = _trees(
         gram, t, blur, low, high, float(np.ldexp(least / scale / scale, -exponent))
     )
     if radius < 0:
         return True
-    z, turn, left = np.empty(t.size), _TURN, max_nodes
+    z, turn, left, undecided = np.empty(t.size), _TURN, max_nodes, False
     while left > 0 and trees:
         for tree in trees:
             budget = min(turn, left)
@@ -99,12 +100,14 @@ def reprove_quantization(
                 visited, outcome = _walk(gram, t, low, high, near, *tree, z, budget)
                 budget -= visited
                 if outcome == 1:
-                    return True
-                if (
-                    outcome == 2
-                    and problem.error(scale * _spread(z, which, live, problem.n)) < least
-                ):
-                    return False
+                    return None if undecided else True
+                if outcome == 2:
+                    error = problem.error(scale * _spread(z, which, live, problem.n))
+                    if error < least:
+                        return False
+                    if counts.max() > 1:  # shared otherwise, the products round otherwise
+                        gain = (2 * abs(z - t) + 2 * blur) @ abs(gram) @ (2 * blur)
+                        undecided |= error - np.ldexp(gain * scale * scale, exponent) < least
         turn *= 2
     return None
 

@@ -1,5 +1,6 @@
 """verify: what it confirms, and the lies it does not believe."""
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 
@@ -230,6 +231,20 @@ def test_problems_at_the_ends_of_float64_are_refused():
         verify(grid, tiny)
     with pytest.raises(ValueError, match="errors too small for float64"):
         certified_lower(LayerProblem([[1.0]], [1.5e-12]), 4, 1.6e-162, np.zeros((4, 1)))
+
+
+@pytest.mark.parametrize(("n_bits", "shares"), [(4, [3, -1, -2]), (16, [30001, -10000, -20001])])
+def test_how_equal_inputs_share_their_sum_may_decide(n_bits, shares):
+    """Only the sum of three integers counts, but their products with 0.1 round differently."""
+    scale = 0.1
+    products = scale * np.array(shares)
+    problem = LayerProblem(np.ones((3, 3)), [math.fsum(products), 0.0, 0.0])
+    assert problem.energy > 0 == problem.error(products)
+    grid = {"n_bits": n_bits, "scale": scale, "integers": np.zeros(3, int)}
+    lie = Result("exact", *[problem.energy] * 2, np.zeros(3), "", **grid)
+    assert "optimal" not in verify(lie, problem).status
+    honest = solve_quantization(problem, n_bits, scale)
+    assert verify(honest, problem).kind != "refuted"
 
 
 def test_another_problem_is_noticed(problem, quantized):
