@@ -50,6 +50,7 @@ from pqlib.bounds import pruning_proof_kernels
 from pqlib.layers.problem import LayerProblem
 
 _UNIT_ROUNDOFF = 2.0**-53
+_LEAST = 1e-280  # error, in units of the largest weight, that still has all its digits
 _DIAGONAL_ROUNDS = 12
 _NODES_PER_CALL = 1_000
 _REACH = 1e4  # |d|^2 / |w|^2 looked at where P is nearly singular
@@ -111,9 +112,12 @@ def reprove_pruning(
     weight = problem.weight[alive] * unit
     size = 2.0 ** np.floor(np.log2(abs(weight).max())) if weight.any() else 1.0
     weight = weight / size
-    target = upper / size / size * (1.0 - 1e-10) - 1e-13 * (problem.energy / size / size)
+    target = upper * (1.0 - 1e-10) - 1e-13 * problem.energy
     if target <= 0.0:
         return True
+    target = target / size / size
+    if target < _LEAST:  # the weights are so large that it has no digits left
+        return None
     shift, loss = _loss(gram, weight, min(n_nonzero, alive.size), target)
     state = _root(gram, weight, min(n_nonzero, alive.size), shift)
     counters, nodes, doubt = state[-1], 0, False

@@ -37,6 +37,8 @@ from pqlib.bounds import lattice_kernels as kernels
 from pqlib.layers.problem import LayerProblem
 
 _EPS = 2.0**-52
+_LEAST_UNIT = 1e-250  # scale^2, and times P, from which on float64 holds errors to all digits
+_MOST_STEPS = 1e100  # of the scale in a weight, whose square float64 holds
 _MOST_MULTIPLIER = 1e100  # of a gram near 1; larger ones prove nothing
 # of a multiplier that rounding left too large
 _SHRINK = (0.0, *np.logspace(-12, -1, 34), *np.linspace(0.2, 1.0, 9))
@@ -47,17 +49,17 @@ def check_errors(problem, n_bits, scale):
     with np.errstate(over="ignore", invalid="ignore"):
         reach = abs(problem.weight) + scale * 2.0 ** (n_bits - 1)
         size = float(problem.gram.diagonal().max())  # no entry is larger but for rounding
-        largest, unit = float(size * reach.sum() ** 2), scale * scale * size
+        largest, unit = float(size * reach.sum() ** 2), min(scale * scale * size, scale * scale)
         steps = float(abs(problem.weight).max() / scale)
-    if not (math.isfinite(largest) and math.isfinite(steps)):
-        raise ValueError(
-            f"scale={scale!r} gives errors beyond float64 with this gram and weight; "
-            "rescale the weights, the scale or the inputs"
-        )
-    if 0.0 < unit < 1e-250 or (unit == 0.0 and problem.gram.any()):
+    if unit < _LEAST_UNIT and problem.gram.any():
         raise ValueError(
             f"scale={scale!r} gives errors too small for float64 with this gram; "
             "rescale the weights and the scale, or the inputs"
+        )
+    if not (math.isfinite(largest) and steps < _MOST_STEPS):
+        raise ValueError(
+            f"scale={scale!r} gives errors beyond float64 with this gram and weight; "
+            "rescale the weights, the scale or the inputs"
         )
 
 

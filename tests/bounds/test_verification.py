@@ -230,7 +230,7 @@ def test_problems_at_the_ends_of_float64_are_refused():
     with pytest.raises(ValueError, match="errors too small for float64"):
         verify(grid, tiny)
     with pytest.raises(ValueError, match="errors too small for float64"):
-        certified_lower(LayerProblem([[1.0]], [1.5e-12]), 4, 1.6e-162, np.zeros((4, 1)))
+        certified_lower(LayerProblem([[1.0]], [1.5e-160]), 4, 1.6e-162, np.zeros((4, 1)))
 
 
 @pytest.mark.parametrize(("n_bits", "shares"), [(4, [3, -1, -2]), (16, [30001, -10000, -20001])])
@@ -245,6 +245,31 @@ def test_how_equal_inputs_share_their_sum_may_decide(n_bits, shares):
     assert "optimal" not in verify(lie, problem).status
     honest = solve_quantization(problem, n_bits, scale)
     assert verify(honest, problem).kind != "refuted"
+
+
+def test_squares_that_float64_does_not_hold_are_refused():
+    """The scale's, though errors are near 1e-220; and of a weight in steps of the scale."""
+    small = LayerProblem(1e100 * np.eye(2), [6e-161, 6e-161])
+    for method in ("exact", "box_qp", "sdp"):
+        with pytest.raises(ValueError, match="errors too small for float64"):
+            solve_quantization(small, 4, 3e-162, method)
+    large = LayerProblem([[1.0, -1.0], [-1.0, 1.0]], [1e150, 1e150])
+    grid = {"n_bits": 3, "scale": 1e-50, "integers": np.array([1, 0])}
+    solution = 1e-50 * grid["integers"]
+    lie = Result("exact", *[large.error(solution)] * 2, solution, "", **grid)
+    with pytest.raises(ValueError, match="errors beyond float64"):
+        verify(lie, large)
+
+
+def test_huge_weights_that_cancel_leave_no_digits_for_a_proof():
+    """Errors of 12 and 2 beside weights of 1e200 without any effect on the output."""
+    gram = np.zeros((5, 5))
+    gram[:2, :2], gram[2:, 2:] = [[1, -1], [-1, 1]], [[2, 0.5, 0], [0.5, 3, 0.25], [0, 0.25, 1]]
+    problem = LayerProblem(gram, [1e200, 1e200, 1, 2, 3])
+    w_hat = np.array([1e200, 1e200, 1, 0, 3])
+    assert problem.error(w_hat) == 12
+    lie = Result("exact", 12.0, 12.0, w_hat, "", n_nonzero=4)
+    assert verify(lie, problem).kind == "feasible only"
 
 
 def test_another_problem_is_noticed(problem, quantized):
