@@ -34,8 +34,7 @@ def check_number(
 
 
 def _interval(low: float, high: float, open_low: bool, open_high: bool) -> str:
-    open_low = open_low or low == -inf
-    return f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high or high == inf else ']'}"
+    return f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
 
 
 def check_integer(name: str, value: int, *, low: int, high: int) -> int:
