@@ -8,7 +8,7 @@ from pqlib.compilation import compiled
 
 _BLOCK = 64
 _WIDTHS = 0.0005, 0.3  # least and most of half a bracket, relative
-_FEW = 256  # weights among which to select anew is as fast
+_FEW = 256  # weights, up to which no guess is made
 
 
 class ThresholdSearch:

@@ -145,7 +145,7 @@ def test_mask_and_boxes_of_a_scene_agree():
 
 
 def test_a_scene_to_classify_is_one_large_digit_bright_on_dark():
-    """Where the mask has the digit it is brighter; it is found again by its own label alone."""
+    """Where the mask has the digit, the image is brighter than elsewhere."""
     scenes = DigitScenes("train", 60, (32, 40), "classification")
     seen = set()
     for i, (image, label) in enumerate(scenes):
