@@ -74,7 +74,7 @@ class DigitScenes:
     their colours, sizes and places, and the ground, smooth noise between two colours. No two boxes
     overlap, and no two digits of a scene are of the same size. Digits are bright on dark, as they
     are in scikit-learn, and to be classified one fills most of the scene: of smaller ones, dark or
-    bright, MobileNet-V2 learnt nothing at 32 pixels in 15 epochs of 5,040 scenes at 0.05.
+    bright, MobileNet-V2 learnt nothing at 32 pixels in 15 epochs of 5,040 at a rate of 0.05.
     """
 
     def __init__(self, split: str, n_scenes: int, size: tuple[int, int], task: str):
