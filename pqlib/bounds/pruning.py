@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from pqlib._validation import check_choice, check_integer, check_number
-from pqlib.bounds.pruning_search import LEAST, Channel, check_energy
+from pqlib.bounds.pruning_search import LEAST, Channel
 from pqlib.bounds.result import MOST_RESOLUTION, Result
 from pqlib.layers.problem import LayerProblem
 
@@ -25,9 +25,8 @@ _ROUNDED = (
 )
 _UNRESOLVED = (
     "Undecided between lower and upper: float64 cannot tell, as the gram is singular or nearly so "
-    "and the weights are so large beside what they add up to, or as errors are at the end of its "
-    "range; lower holds among changes of the weights up to 100 times their size. Rescale or merge "
-    "the inputs."
+    "and the weights are so large beside what they add up to; lower holds among changes of the "
+    "weights up to 100 times their size. Rescale or merge the inputs."
 )
 _FREE = "Optimal: nothing that matters has to be removed."
 _ALL = "Optimal: nothing may be kept."
@@ -230,7 +229,6 @@ def _big_m(channel, n_nonzero, max_nodes, max_seconds, solver):
 def _check(problem, max_nodes, max_seconds):
     if not isinstance(problem, LayerProblem):
         raise TypeError(f"problem must be a LayerProblem(gram, weight), got {problem!r}")
-    check_energy(problem)
     if max_nodes is not None:
         check_integer("max_nodes", max_nodes, low=1, high=2**62)
     if max_seconds is not None:

@@ -52,7 +52,6 @@ from pqlib.layers.problem import LayerProblem
 _TOLERANCE = 5e-11  # relative; half of what `Result.proven` allows, the rest is for rounding
 _UNIT_ROUNDOFF = 2.0**-53
 _MOST_LOSS = 0.1  # delta above which P is shifted
-_LEAST_ENERGY = 1e-250
 LEAST = 1e-280  # error, of the scaled problem or not, below which rounding is not relative
 _REACH = 1e4  # |d|^2 / |w|^2 by P's diagonal, up to which the search of a shifted P is complete
 _NODES_PER_CALL = 1_000  # some milliseconds, after which time and Ctrl-C are looked at
@@ -123,37 +122,13 @@ def _inverse(gram: Float[np.ndarray, "m m"]) -> np.ndarray:
     return np.ascontiguousarray(np.tril(inverse) + np.tril(inverse, -1).T)
 
 
-def check_energy(problem: LayerProblem) -> None:
-    """Raise ValueError unless the energy is finite, and 0 or far above the smallest float."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        energy = problem.energy
-    if not np.isfinite(energy):
-        raise ValueError(f"problem must have a finite energy w'Pw, got {energy}; rescale it")
-    if energy < _LEAST_ENERGY and not _costs_nothing(problem):
-        raise ValueError(
-            f"problem must have an energy w'Pw of {_LEAST_ENERGY} or more, got {energy}, too small "
-            "for float64; rescale the weights or the inputs"
-        )
-
-
-def _costs_nothing(problem):
-    """Whether w'Pw is 0, and not only rounded to it: with P and w scaled, which is exact, to 1."""
-    gram, weight = (
-        np.ldexp(x, -int(np.frexp(np.max(abs(x)))[1])) for x in (problem.gram, problem.weight)
-    )
-    return LayerProblem(gram, weight).energy == 0.0
-
-
 class Channel:
     """One channel in scaled units: masks that heuristics remove, and the search."""
 
     def __init__(self, problem: LayerProblem):
         self.prepared = p = _prepare(problem.gram.tobytes(), problem.n)
         self.problem = problem
-        with np.errstate(over="ignore"):
-            scaled = problem.weight[p.alive] * p.unit
-        if not np.isfinite(scaled).all():
-            raise ValueError("problem has outputs beyond float64; rescale the weights or the gram")
+        scaled = problem.weight[p.alive] * p.unit
         self.unit = float(2.0 ** np.floor(np.log2(abs(scaled).max()))) if scaled.any() else 1.0
         self.weight = scaled / self.unit
         self.n = scaled.size

@@ -10,10 +10,10 @@ import numpy as np
 from pqlib._validation import check_choice, check_integer, check_number
 from pqlib.bounds.chunk import chunk_of
 from pqlib.bounds.lattice import Channel
-from pqlib.bounds.quantization_bounds import certified_lower, check_errors, sdp_dual
+from pqlib.bounds.quantization_bounds import certified_lower, sdp_dual
 from pqlib.bounds.result import MOST_RESOLUTION, Result
 from pqlib.bounds.tree_kernels import descend
-from pqlib.layers.problem import LayerProblem
+from pqlib.layers.problem import LayerProblem, check_scale
 
 METHODS = ("exact", "nearest", "feedback", "park_boyd", "box_qp", "sdp", "sdp_box")
 _SAMPLES = 3  # of the randomized heuristic, for each weight
@@ -58,7 +58,7 @@ def solve_quantization(
         P and w of one output channel.
     n_bits : int, 2..16
         b.
-    scale : float > 0
+    scale : float, 1e-45..1e45, at least 1e-15 of the largest weight
         In weight units.
     method : {"exact", "nearest", "feedback", "park_boyd", "box_qp", "sdp", "sdp_box"}
         See Notes.
@@ -78,7 +78,7 @@ def solve_quantization(
     Raises
     ------
     ValueError, TypeError
-        On n_bits, scale or budgets out of range, or a problem whose errors overflow float64.
+        On n_bits, scale or budgets out of range.
     ImportError
         For "sdp", "sdp_box" and "park_boyd" without cvxpy.
 
@@ -117,7 +117,7 @@ def solve_quantization(
     if not isinstance(problem, LayerProblem):
         raise TypeError(f"problem must be a LayerProblem(gram, weight), got {problem!r}")
     n_bits = check_integer("n_bits", n_bits, low=2, high=16)
-    scale = check_number("scale", scale, low=0, open_low=True, high=math.inf)
+    scale = check_scale("scale", scale, problem)
     check_choice("method", method, METHODS)
     if max_nodes is not None:
         max_nodes = check_integer("max_nodes", max_nodes, low=1, high=10**18)
@@ -125,7 +125,6 @@ def solve_quantization(
         max_seconds = check_number("max_seconds", max_seconds, low=0, open_low=True)
     if method == "park_boyd" and not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng must be a numpy.random.Generator for park_boyd, got {rng!r}")
-    check_errors(problem, n_bits, scale)
     result = partial(Result, method, n_bits=n_bits, scale=scale)
     low, high = -(2 ** (n_bits - 1)), 2 ** (n_bits - 1) - 1
     channel = Channel(chunk_of(problem.gram), problem.weight, low, high, scale)

@@ -24,7 +24,6 @@ factorization with a margin for its rounding.
 * ``sdp_box``: with nu.
 """
 
-import math
 from contextlib import suppress
 from functools import lru_cache
 
@@ -34,33 +33,12 @@ from numpy.typing import ArrayLike
 
 from pqlib import accurate
 from pqlib.bounds import lattice_kernels as kernels
-from pqlib.layers.problem import LayerProblem
+from pqlib.layers.problem import LayerProblem, check_scale
 
 _EPS = 2.0**-52
-_LEAST_UNIT = 1e-250  # scale^2, and times P, from which on float64 holds errors to all digits
-_MOST_STEPS = 1e100  # of the scale in a weight, whose square float64 holds
 _MOST_MULTIPLIER = 1e100  # of a gram near 1; larger ones prove nothing
 # of a multiplier that rounding left too large
 _SHRINK = (0.0, *np.logspace(-12, -1, 34), *np.linspace(0.2, 1.0, 9))
-
-
-def check_errors(problem, n_bits, scale):
-    """Raise ValueError unless errors of the box are finite and far above the smallest float."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        reach = abs(problem.weight) + scale * 2.0 ** (n_bits - 1)
-        size = float(problem.gram.diagonal().max())  # no entry is larger but for rounding
-        largest, unit = float(size * reach.sum() ** 2), min(scale * scale * size, scale * scale)
-        steps = float(abs(problem.weight).max() / scale)
-    if unit < _LEAST_UNIT and problem.gram.any():
-        raise ValueError(
-            f"scale={scale!r} gives errors too small for float64 with this gram; "
-            "rescale the weights and the scale, or the inputs"
-        )
-    if not (math.isfinite(largest) and steps < _MOST_STEPS):
-        raise ValueError(
-            f"scale={scale!r} gives errors beyond float64 with this gram and weight; "
-            "rescale the weights, the scale or the inputs"
-        )
 
 
 def certified_lower(problem: LayerProblem, n_bits: int, scale: float, dual: ArrayLike) -> float:
@@ -75,7 +53,7 @@ def certified_lower(problem: LayerProblem, n_bits: int, scale: float, dual: Arra
         Rows lambda, nu, x, a, as in `Result.dual`. Negative multipliers count as 0 and a is
         rounded, so that any four rows give a valid bound, if a poor one.
     """
-    check_errors(problem, n_bits, scale)
+    check_scale("scale", scale, problem)
     dual = np.asarray(dual, float)
     if dual.shape != (4, problem.n) or not np.isfinite(dual).all():
         raise ValueError(

@@ -36,7 +36,7 @@ from pqlib import accurate
 from pqlib._validation import check_integer, check_number
 from pqlib.bounds import lattice_kernels
 from pqlib.compilation import compiled
-from pqlib.layers.problem import LayerProblem
+from pqlib.layers.problem import LayerProblem, check_scale
 
 _UNIT_ROUNDOFF = 2.0**-53
 _MOST_LOSS = 0.01
@@ -70,7 +70,7 @@ def reprove_quantization(
     if not isinstance(problem, LayerProblem):
         raise TypeError(f"problem must be a LayerProblem(gram, weight), got {problem!r}")
     n_bits = check_integer("n_bits", n_bits, low=2, high=16)
-    scale = check_number("scale", scale, low=0, open_low=True)
+    scale = check_scale("scale", scale, problem)
     upper = check_number("upper", upper, low=0)
     max_nodes = check_integer("max_nodes", max_nodes, low=1, high=10**18)
     live = np.flatnonzero(problem.gram.any(axis=1))

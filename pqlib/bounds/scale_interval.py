@@ -122,8 +122,6 @@ def exceeds_at_every_scale(
     check_integer("max_searches", max_searches, low=1, high=10**12)
     check_integer("max_nodes", max_nodes, low=1, high=10**18)
     energy = math.sqrt(sum(p.energy for p in problems))
-    if not math.isfinite(energy):
-        raise ValueError("problems have energies whose sum overflows float64; rescale the weights")
     best_scale, best_error, n_scales, nodes_left = math.nan, math.inf, 0, max_nodes
     floor = math.inf  # least bound of the parts that are done
     parts = [(0.0, low, high)]  # bound of the error there, by the scales tried so far

@@ -6,11 +6,11 @@ import numpy as np
 
 from pqlib._validation import as_finite_array, check_integer, check_number
 from pqlib.bounds.pruning_proof import nearly_singular, reprove_pruning
-from pqlib.bounds.pruning_search import LEAST, check_energy
-from pqlib.bounds.quantization_bounds import certified_lower, check_errors
+from pqlib.bounds.pruning_search import LEAST
+from pqlib.bounds.quantization_bounds import certified_lower
 from pqlib.bounds.quantization_proof import TOLERANCE, reprove_quantization
 from pqlib.bounds.result import MOST_RESOLUTION, Result
-from pqlib.layers.problem import LayerProblem
+from pqlib.layers.problem import LayerProblem, check_scale
 
 _PRUNING_BLUR = 1e-13  # of the energy, see `pqlib.bounds.pruning_proof`
 DUAL, REPROVED, FEASIBLE, REFUTED = "dual", "re-proved", "feasible only", "refuted"
@@ -146,14 +146,12 @@ def _plain(result, problem):
     if pruned:
         budget = check_integer("n_nonzero of result", result.n_nonzero, low=0, high=problem.n)
         plain = {"n_nonzero": budget}
-        check_energy(problem)
     else:
         scale = _float("scale", result.scale)
         plain = {
             "n_bits": check_integer("n_bits of result", result.n_bits, low=2, high=16),
-            "scale": check_number("scale of result", scale, low=0, open_low=True),
+            "scale": check_scale("scale of result", scale, problem),
         }
-        check_errors(problem, **plain)
     plain |= {
         name: _float(name, getattr(result, name)) for name in ("lower", "upper", "resolution")
     }

@@ -21,6 +21,7 @@ from pqlib.layers.captured import (
     Chunk,
     chunk_bounds,
 )
+from pqlib.layers.problem import ENERGIES
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SLICE_VALUES = 2**21  # of X held at once, 16 MB
@@ -326,6 +327,9 @@ class _Sums:
     def result(self) -> CapturedLayer:
         weight = self.weight.numpy().copy()
         grams = [(g + g.transpose(1, 2)).div_(2).numpy() for g in self.grams]
+        for gram in grams:  # inputs too faint for a LayerProblem, and for any float32 output
+            faint = gram.diagonal(axis1=1, axis2=2) < ENERGIES[0]
+            gram[faint[:, :, None] | faint[:, None, :]] = 0.0
         n_group = len(weight) // self.groups
 
         def chunk(group, start, stop, gram):

@@ -8,14 +8,16 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from pqlib._validation import as_finite_array
+from pqlib._validation import as_finite_array, check_number
 from pqlib.accurate import quadratic
 
 _ASYMMETRY = 1e-9  # of the largest entry
 _NEGATIVE = 1e-9  # least eigenvalue allowed below zero, of the largest
-_SPREAD = 1e-250  # least diagonal entry that is not 0, of the largest
 _RESOLVED = 1e-15  # of |d|' |P| |d|: above it twice the precision gives all digits
 _TINY = 1e-250  # in units of gram and weights; below it rounding is no longer relative
+_WEIGHTS = 1e-45, 1e45  # sizes besides 0, of scales too: float32 has no smaller ones, nor larger
+ENERGIES = 1e-50, 1e50  # of inputs, besides 0; no error of these and _WEIGHTS leaves float64
+_MOST_STEPS = 1e15  # of the scale in a weight; more, and float64 does not hold their number
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,9 +27,11 @@ class LayerProblem:
     Parameters
     ----------
     gram : array_like of float, shape (n, n)
-        P = X' X for inputs X of shape (n_samples, n), unscaled. Symmetric, positive semidefinite.
+        P = X' X for inputs X of shape (n_samples, n), unscaled. Symmetric, positive semidefinite,
+        with 0 or 1e-50 to 1e50 on its diagonal.
     weight : array_like of float, shape (n,)
-        The trained weights w.
+        The trained weights w, each 0 or of an absolute value from 1e-45 (float32 holds no smaller
+        one) to 1e45.
 
     Attributes
     ----------
@@ -37,8 +41,9 @@ class LayerProblem:
     Raises
     ------
     ValueError, TypeError
-        On NaN, infinity, wrong shapes, an asymmetric or indefinite gram, or one whose diagonal
-        spans more than 250 orders of magnitude, zeros apart.
+        On NaN, infinity, wrong shapes, an asymmetric or indefinite gram, and on sizes out of range:
+        with those in it errors and their bounds neither overflow nor fall to where float64 has
+        fewer digits.
 
     Examples
     --------
@@ -58,25 +63,18 @@ class LayerProblem:
             raise ValueError(f"weight must have shape (n,), got {weight.shape}")
         if gram.shape != (weight.size, weight.size):
             raise ValueError(f"gram must have shape {(weight.size,) * 2}, got {gram.shape}")
+        _check_sizes("weight", weight, *_WEIGHTS)
+        _check_sizes("the diagonal of gram", gram.diagonal(), *ENERGIES)
         size = float(np.max(abs(gram)))
         off = float(np.max(abs(gram - gram.T)))
         if off > _ASYMMETRY * size:
             raise ValueError(f"gram must be symmetric, its halves differ by {off:g}; use X.T @ X")
         gram = gram.copy() if off == 0.0 else gram / 2 + gram.T / 2
         gram = np.ascontiguousarray(gram)
-        power = int(np.frexp(size)[1])
-        scaled = np.ldexp(gram, -power)
-        least = float(np.linalg.eigvalsh(scaled)[0])
-        if least < -_NEGATIVE * weight.size:
-            least = float(np.ldexp(least, power))
+        least = float(np.linalg.eigvalsh(gram / (size or 1.0))[0]) * size
+        if least < -_NEGATIVE * weight.size * size:
             raise ValueError(
                 f"gram must be positive semidefinite, it has the eigenvalue {least:g}; use X.T @ X"
-            )
-        live = gram.diagonal()[gram.diagonal() > 0]
-        if live.size and live.max() * _SPREAD > live.min():
-            raise ValueError(
-                f"gram has diagonal entries from {live.min():g} to {live.max():g}; rescale the "
-                "inputs, or set those that hardly vary to 0"
             )
         gram.flags.writeable = False
         weight = weight.copy()
@@ -124,6 +122,29 @@ class LayerProblem:
             return max(float(total * Fraction(2) ** (own + 2 * shared)), 0.0)
         except OverflowError:
             return float("inf")
+
+
+def check_scale(name: str, scale: float, problem: LayerProblem) -> float:
+    """``scale`` as a float; ValueError if it is out of range or far too small for the weights."""
+    scale = check_number(name, scale, low=_WEIGHTS[0], high=_WEIGHTS[1])
+    largest = float(abs(problem.weight).max())
+    if largest > _MOST_STEPS * scale:
+        raise ValueError(
+            f"{name}={scale!r} is less than {1 / _MOST_STEPS:g} of the largest weight, {largest}: "
+            "float64 does not hold it in such steps; take a larger one"
+        )
+    return scale
+
+
+def _check_sizes(name: str, values: ArrayLike, least: float, most: float) -> None:
+    """Raise ValueError unless all values but zeros are from ``least`` to ``most`` in size."""
+    sizes = abs(np.atleast_1d(values))
+    wrong = sizes[(sizes != 0) & ~((sizes >= least) & (sizes <= most))]
+    if wrong.size:
+        raise ValueError(
+            f"{name} must be 0 or from {least:g} to {most:g} in size, got {wrong[0]:g}; rescale, "
+            "or set what is so small to 0"
+        )
 
 
 def _exponent(x):

@@ -106,7 +106,7 @@ def test_all_nothing_and_dead_inputs():
     assert reprove_pruning(partly_dead, 4, 0.1) is False
 
 
-@pytest.mark.parametrize("power", (-300, 300))
+@pytest.mark.parametrize("power", (-140, 140))
 def test_powers_of_two_change_nothing(power):
     problem = relu_problem(8, 1e3, 1)
     optimum = solve_pruning(problem, 3).upper

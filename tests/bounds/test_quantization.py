@@ -378,8 +378,8 @@ BAD = {
     "scale < 0": ((PROBLEM, 4, -1.0), {}, ValueError, r"scale must be .* got -1"),
     "scale nan": ((PROBLEM, 4, np.nan), {}, ValueError, r"scale must be .* got nan"),
     "scale text": ((PROBLEM, 4, "1"), {}, TypeError, "scale must be a number"),
-    "scale huge": ((PROBLEM, 4, 1e200), {}, ValueError, "errors beyond float64"),
-    "scale tiny": ((PROBLEM, 4, 1e-200), {}, ValueError, "too small for float64"),
+    "scale huge": ((PROBLEM, 4, 1e200), {}, ValueError, r"scale must be .*got 1e\+200"),
+    "scale tiny": ((PROBLEM, 4, 1e-17), {}, ValueError, "less than 1e-15 of the largest weight"),
     "method": ((PROBLEM, 4, 1.0, "gptq"), {}, ValueError, "method must be one of exact, nearest"),
     "nodes": ((PROBLEM, 4, 1.0), {"max_nodes": 0}, ValueError, "max_nodes must be"),
     "nodes 1e6": ((PROBLEM, 4, 1.0), {"max_nodes": 1e6}, ValueError, "max_nodes must be"),
@@ -403,10 +403,3 @@ def test_threads_do_not_disturb_each_other():
         together = list(pool.map(lambda p: solve_quantization(p, 3, scale), problems))
     for a, b in zip(alone, together, strict=True):
         assert np.array_equal(a.integers, b.integers) and a.nodes == b.nodes
-
-
-def test_what_float64_cannot_tell_is_not_called_optimal():
-    """Beside the scale the weight's square is near 1e-324, and it is all the energy there is."""
-    result = solve_quantization(LayerProblem([[1e200]], [1e-162]), 4, 1.0)
-    assert not result.proven and result.lower <= 1e-124
-    assert result.status.startswith("Undecided") and result.resolution == 0

@@ -104,7 +104,7 @@ def test_bad_arguments():
         exceeds_at_every_scale([problem], 2, 1.0, 0.5, 1.0, max_searches=0)
 
 
-@pytest.mark.parametrize("unit", (1e-100, 1e120))
+@pytest.mark.parametrize("unit", (1e-40, 1e44))
 def test_large_and_small_units(unit):
     [problem] = problems_of(2, channels=1)
     [error] = errors_at([problem], 2, [0.4])
@@ -117,12 +117,9 @@ def test_large_and_small_units(unit):
     assert found.lower == pytest.approx(plain.lower * unit**2, rel=1e-6)
 
 
-def test_scales_beyond_float64_are_refused():
+def test_scales_that_solvers_refuse_are_refused():
     problem = LayerProblem(np.eye(2), [1.0, 0.5])
-    with pytest.raises(ValueError, match=r"scale=.* beyond float64"):
+    with pytest.raises(ValueError, match=r"scale must be .*1e\+45\]"):
         exceeds_at_every_scale([problem], 2, 1.0, 1e300, 1.7e308)
-    with pytest.raises(ValueError, match=r"scale=.* too small|scale=.* beyond"):
-        exceeds_at_every_scale([problem], 2, 1.0, 1e-200, 1e-199)
-    large = [LayerProblem(np.eye(2), [1e154, 0.0])] * 2
-    with pytest.raises(ValueError, match="energies whose sum overflows"):
-        exceeds_at_every_scale(large, 2, 1.0, 0.5, 1.0)
+    with pytest.raises(ValueError, match=r"scale=.* is less than 1e-15 of the largest weight"):
+        exceeds_at_every_scale([problem], 2, 1.0, 1e-20, 1e-19)

@@ -429,3 +429,15 @@ def test_a_problem_is_asked_of_its_own_channels():
     [layer] = capture_layers(nn.Linear(3, 2), [torch.randn(1, 3)], full=True)
     with pytest.raises(ValueError, match=r"weight must have shape \(2, 3\), got \(3, 2\)"):
         layer.error(layer.weight.T)
+
+
+@pytest.mark.parametrize("full", (False, True))
+def test_inputs_too_faint_for_any_output_count_as_dead(full):
+    module = nn.Linear(6, 2, bias=False)
+    batch = torch.randn(20, 6) * torch.tensor([1.0, 1e-30, 1.0, 1.0, 1e-38, 1e-20])
+    [layer] = capture_layers(module, [batch], full=full, chunk=3)
+    diagonal = np.concatenate([chunk.gram.diagonal() for chunk in layer.chunks])
+    assert np.array_equal(diagonal > 0, [True, False, True, True, False, True])
+    for chunk in layer.chunks:
+        assert chunk.problem(0).n == 3
+        assert not chunk.gram[chunk.gram.diagonal() == 0].any()
