@@ -14,6 +14,8 @@ from pqlib.bounds import lattice_kernels as kernels
 _EPS = 2.0**-52
 _SINGULAR = 1e-9  # least eigenvalue, at unit diagonal, below which a ridge is added
 _RIDGE = 1e-10
+_FLOOR = 1e-12  # of the diagonal, in units of the largest, where its least entries are but rounding
+_ROUNDED = 1e-8  # least eigenvalue below zero, at unit diagonal, that rounding explains
 _LLL_DELTA = 0.999
 NO_LOOKS = np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0), 0.0
 
@@ -68,9 +70,13 @@ def _chunk(gram_bytes, n):
     gram = gram[np.ix_(first, first)]
     exponent = int(np.frexp(np.max(abs(gram)))[1])
     gram = np.ldexp(gram, -exponent)
-    diagonal = np.maximum(np.diag(gram), 1e-12 * np.max(abs(gram)))
-    root = np.sqrt(diagonal)
-    least = float(np.linalg.eigvalsh(gram / np.outer(root, root))[0])
+    own = np.diag(gram)
+    for diagonal in (own, np.maximum(own, _FLOOR)):  # the second if indefinite by rounding
+        if diagonal.min() > 0:
+            root = np.sqrt(diagonal)
+            least = float(np.linalg.eigvalsh(gram / np.outer(root, root))[0])
+            if least > -_ROUNDED:
+                break
     epsilon = 0.0 if least >= _SINGULAR else _RIDGE + 1.001 * max(-least, 0.0)
     ridge = epsilon * diagonal
     regular = gram + np.diag(ridge)
@@ -96,7 +102,8 @@ def _order(inverse):
         best = min(left, key=lambda i: spread[i, i])
         order.append(best)
         left.remove(best)
-        spread -= np.outer(spread[best], spread[best]) / max(spread[best, best], 1e-300)
+        if spread[best, best] > 0:
+            spread -= np.outer(spread[best], spread[best]) / spread[best, best]
     return np.array(order[::-1])
 
 

@@ -65,7 +65,8 @@ class Channel:
         The best whole numbers so far, and their error in these units.
     nodes : int
     exhausted : bool
-        Whether no z of the box has an error below ``upper`` (1 - TOLERANCE).
+        Whether no z of the box has an error below ``upper`` (1 - TOLERANCE), as far as it is above
+        what rounding moves errors by.
     """
 
     def __init__(self, chunk, weight, low, high, scale):
@@ -84,7 +85,7 @@ class Channel:
         self.blur = 2 * _EPS * chunk.counts * (self.scale * reach + size)
         self.gram = chunk.gram
         self.best, self.upper = self.nearest(), np.inf
-        self.nodes, self.exhausted = 0, False
+        self.nodes, self.exhausted, self.drowned = 0, False, False
 
     def nearest(self):
         """Round to nearest, clipped."""
@@ -170,6 +171,11 @@ class Channel:
         shift, cross = self.blurred
         return (np.sqrt(self.upper) / self.scale + shift) ** 2 + cross - self.fixed
 
+    def _is_rounding(self):
+        """Whether the error is so small that the radius is that of rounding, whatever is found."""
+        shift, cross = self.blurred
+        return self.upper <= (shift**2 + cross) * self.scale**2
+
     def _limits(self, rounding):
         fixed, relative, square, line, offset, sums = rounding
         square += sums * max(self._radius() + self.fixed - fixed, 0.0)
@@ -195,6 +201,9 @@ class Channel:
         while not self.exhausted:
             if waits and self.nodes > _PATIENCE:
                 waits = False
+                if self._is_rounding():
+                    self.exhausted = self.drowned = True
+                    return
                 for placed in self.placed:
                     self._descend(self._beam(placed, _WIDE))
                 searches += [(*placed, _root(*placed[:2])) for placed in self._third_tree()]
@@ -237,6 +246,8 @@ class Channel:
 
     def proven(self):
         """The lower bound of an exhausted search, in the layer's units (see the module)."""
+        if self.drowned:
+            return 0.0
         d = abs(self.scale * self.best - self.weight)
         least = self.upper * (1 - TOLERANCE)
         least = max(least - 16 * d.size**2 * _EPS**2 * float(d @ abs(self.gram) @ d), 0.0)

@@ -11,6 +11,10 @@ since \|L' s z\| <= \|L' (s z - w)\| + \|L' w\|, with E^2 the sum of w' P w. So 
 
 .. math:: e(s) \ge \frac{e(s_0) - r E}{1 + r}.
 
+Errors are those of the products s z in float64, each within u = 2^-53 of itself, so that they move
+|L' (s z - w)| by at most beta = u s 2^(b-1) (sum over channels of (sum_i P_ii^(1/2))^2)^(1/2). That
+is lost at s and at s_0, 2 + r times in all; 4 beta are taken from the numerator.
+
 An optimum at one scale thus bounds the error at all scales near it. The interval is split where
 this bound is least, until it exceeds the given error everywhere or a scale is found that does not.
 Bounds from unfinished searches serve as well, so hard channels (small scales, where most weights
@@ -21,6 +25,8 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from pqlib._validation import check_integer, check_number
 from pqlib.bounds.quantization import solve_quantization
@@ -122,6 +128,8 @@ def exceeds_at_every_scale(
     check_integer("max_searches", max_searches, low=1, high=10**12)
     check_integer("max_nodes", max_nodes, low=1, high=10**18)
     energy = math.sqrt(sum(p.energy for p in problems))
+    sizes = (float(np.sqrt(abs(p.gram.diagonal())).sum()) for p in problems)
+    rounding = 2.0 ** (n_bits - 52) * math.hypot(*sizes)  # 4 beta of a scale of 1
     best_scale, best_error, n_scales, nodes_left = math.nan, math.inf, 0, max_nodes
     floor = math.inf  # least bound of the parts that are done
     parts = [(0.0, low, high)]  # bound of the error there, by the scales tried so far
@@ -138,11 +146,11 @@ def exceeds_at_every_scale(
         known, a, b = parts[0]
         ratio = a / b
         middle = a * (2 / (1 + ratio))  # 2 a b / (a + b), as far from both ends, by r
-        reach = (b - a) / b / (1 + ratio) * (1 + 1e-12)
+        reach = (b - a) / b / (1 + ratio) * (1 + 1e-12) + 2.0**-50  # the middle is rounded
 
-        def bound(squares, reach=reach):
+        def bound(squares, reach=reach, moved=rounding * b):
             least = math.sqrt(math.fsum(squares)) * (1 - 1e-12)  # room for rounding
-            return max(least - reach * energy, 0.0) ** 2 / (1 + reach) ** 2
+            return max(least - reach * energy - moved, 0.0) ** 2 / (1 + reach) ** 2
 
         quick = min(_QUICK_NODES, max_nodes)
         results = [solve_quantization(p, n_bits, middle, max_nodes=quick) for p in problems]

@@ -105,7 +105,7 @@ def _laptop(model):
     optimizer = "adam" if transformer or detects else "sgd"
     base = FineTune(
         model,
-        "scenes:800" if segments or detects else "scenes:5600",
+        "scenes:800" if detects else "scenes:2500" if segments else "scenes:5600",
         Settings(
             epochs,
             16 if segments or detects else 64,
@@ -113,7 +113,8 @@ def _laptop(model):
             optimizer,
             weight_decay=1e-4 if model not in TABLE4 else TABLE4[model].weight_decay,
         ),
-        size=128 if detects else 64 if segments else 32,
+        size=128 if detects else 32,
+        weights="pip:efficientnet-lite0" if detects or model == "efficientnet_lite0" else None,
         patch=8 if transformer else None,
     )
     fine = dataclasses.replace(base.settings, epochs=fine_epochs, learning_rate=fine_rate)

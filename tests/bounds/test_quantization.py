@@ -403,3 +403,13 @@ def test_threads_do_not_disturb_each_other():
         together = list(pool.map(lambda p: solve_quantization(p, 3, scale), problems))
     for a, b in zip(alone, together, strict=True):
         assert np.array_equal(a.integers, b.integers) and a.nodes == b.nodes
+
+
+def test_an_error_below_rounding_ends_the_search():
+    """Beside the first input the others are faint: no radius of float64 resolves their errors."""
+    problem = LayerProblem(np.diag([1.0] + [1e-40] * 20), [3.0] + [0.3] * 20)
+    result = solve_quantization(problem, 4, 1.0)
+    assert result.upper == pytest.approx(20 * 0.09e-40, rel=1e-12, abs=0)
+    assert result.status.startswith("Optimal but for rounding") and result.nodes < 1e6
+    few = LayerProblem(np.diag([1.0] + [1e-20] * 20), [3.0] + [0.3] * 20)
+    assert solve_quantization(few, 4, 1.0).lower == pytest.approx(20 * 0.09e-20, rel=1e-9, abs=0)

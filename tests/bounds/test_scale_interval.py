@@ -1,6 +1,7 @@
 """The bound over an interval of scales against dense scans, with integers by brute force."""
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -123,3 +124,29 @@ def test_scales_that_solvers_refuse_are_refused():
         exceeds_at_every_scale([problem], 2, 1.0, 1e300, 1.7e308)
     with pytest.raises(ValueError, match=r"scale=.* is less than 1e-15 of the largest weight"):
         exceeds_at_every_scale([problem], 2, 1.0, 1e-20, 1e-19)
+
+
+@pytest.mark.parametrize(
+    ("n_bits", "weight", "low", "high"),
+    [(4, 1.0, 1 - 2**-53, 1.0), (3, 118.4347221951879, 81.88316960168524, 621.018850219435)],
+)
+def test_a_scale_that_costs_nothing_is_not_denied(n_bits, weight, low, high):
+    """At the scale of the weight itself the error is 0, and no scale tried may hit it."""
+    problem = LayerProblem([[1.0]], [weight])
+    assert problem.error([weight]) == 0 and low <= weight <= high
+    found = exceeds_at_every_scale([problem], n_bits, 0.0, low, high)
+    assert found.exceeds is not True and found.lower == 0
+
+
+def test_products_round_between_neighbouring_scales():
+    """Intervals of one unit in the last place round an error of -160 dB, in rational numbers."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        z, weight = int(rng.integers(1, 8)), float(rng.uniform(0.5, 2))
+        low = weight / z * (1 + float(rng.choice([-1, 1])) * 1e-8)
+        high = float(np.nextafter(low, 9))
+        products = [Fraction(s * k) for s in (low, high) for k in range(8)]
+        least = min((x - Fraction(weight)) ** 2 for x in products)
+        found = exceeds_at_every_scale([LayerProblem([[1.0]], [weight])], 4, 0.0, low, high)
+        assert Fraction(found.lower) <= least
+        assert found.lower >= 0.999 * float(least)

@@ -119,37 +119,36 @@ def test_digits_are_scikit_learns():
 
 def test_mask_and_boxes_of_a_scene_agree():
     size = (64, 96)
-    segmented = DigitScenes("train", 50, size, "segmentation")
+    scenes = DigitScenes("train", 50, size, "detection")
     seen = set()
-    for i, (image, target) in enumerate(DigitScenes("train", 50, size, "detection")):
-        other, mask = segmented[i]
-        assert torch.equal(image, other) and image.dtype == torch.uint8
+    for i, (image, target) in enumerate(scenes):
+        _, mask, _, _ = scenes._scene(i)
         labels = target["labels"].tolist()
-        assert 1 <= len(labels) <= 3
+        assert image.dtype == torch.uint8 and 1 <= len(labels) <= 3
         assert {*mask.unique().tolist()} == {0, *(d + 1 for d in labels)}
         painted = torch.zeros_like(mask)
-        areas = []
         for box, digit in zip(target["boxes"], labels, strict=True):
             left, top, right, bottom = map(int, box)
             inside = mask[top:bottom, left:right] == digit + 1
             assert inside.any(0)[[0, -1]].all() and inside.any(1)[[0, -1]].all()  # tight
             painted[top:bottom, left:right] = 1
-            areas.append(bottom - top)
         assert not mask[painted == 0].any()
         seen |= {*labels}
     assert seen == {*range(10)}
-    scenes = DigitScenes("test", 8, size, "segmentation")
-    assert not torch.equal(scenes[0][0], segmented[0][0])
+    others = DigitScenes("test", 8, size, "detection")
+    assert not torch.equal(others[0][0], scenes[0][0])
     with pytest.raises(IndexError):
-        scenes[8]
+        others[8]
 
 
-def test_a_scene_to_classify_is_one_large_digit_bright_on_dark():
+def test_other_scenes_are_one_large_digit_bright_on_dark():
     """Where the mask has the digit, the image is brighter than elsewhere."""
-    scenes = DigitScenes("train", 60, (32, 40), "classification")
+    scenes = DigitScenes("train", 60, (32, 40), "segmentation")
     seen = set()
-    for i, (image, label) in enumerate(scenes):
-        _, mask, boxes, shown = scenes._scene(i)
+    for i, (image, label) in enumerate(DigitScenes("train", 60, (32, 40), "classification")):
+        other, mask = scenes[i]
+        _, _, boxes, shown = scenes._scene(i)
+        assert torch.equal(image, other)
         assert shown == [label] and {*mask.unique().tolist()} == {0, label + 1}
         ((left, top, right, bottom),) = boxes
         assert max(right - left, bottom - top) >= 0.4 * 32
