@@ -12,7 +12,13 @@ from finetune_cases import opened, seeded  # noqa: E402
 from torch import nn  # noqa: E402
 
 from pqlib import IntegerGrid, fake_quantize, magnitude_mask, optimal_scale, sqnr_db  # noqa: E402
-from pqlib.experiments.layer_accuracy import answers, cases, decibels, measure  # noqa: E402
+from pqlib.experiments.layer_accuracy import (  # noqa: E402
+    Original,
+    answers,
+    cases,
+    decibels,
+    measure,
+)
 from pqlib.training.compression import compress  # noqa: E402
 
 
@@ -194,3 +200,16 @@ def test_bad_batches_and_networks(linear):
 def test_decibels_of_nothing():
     assert decibels(0.0) == -math.inf and decibels(math.inf) == math.inf
     assert decibels(100.0) == 20
+
+
+def test_errors_of_random_direction_cost_half_the_trace():
+    """The chapter's theorem, on logits, whose Hessian has the trace 1 - |p|^2."""
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(20_000, 10)), torch.from_numpy(rng.integers(0, 10, 20_000))
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    trace, sigma = np.mean(1 - (p**2).sum(1)), 0.02
+    e = sigma * rng.normal(size=logits.shape)
+    before, *after = (
+        Original(torch.from_numpy(logits + sign * e), labels).cross_entropy for sign in (0, 1, -1)
+    )
+    assert np.mean(after) - before == pytest.approx(sigma**2 * trace / 2, rel=0.02)
