@@ -12,6 +12,7 @@ import pandas as pd
 
 from pqlib._validation import check_choice
 from pqlib.snr_statistics import KINDS, Estimate, correlation, finite_rows, mean_over_layers
+from pqlib.verdicts import by_bits
 
 TABLE = "layer_accuracy"
 BOTH = "both"
@@ -167,6 +168,12 @@ def unresolved(table: pd.DataFrame) -> pd.Series:
     """
     share = 1 - table["agreement"] / 100
     return table["drop"].abs() <= 196 * np.sqrt(share / table["n_images"]) + 1e-9
+
+
+def falls_words(table: pd.DataFrame, method: str, outcome: str = "increase") -> str:
+    """In which share of the layers the network is better for the damage, by bit-width."""
+    shares = (of_method(table, method)[outcome] < 0).groupby(table["n_bits"]).mean()
+    return by_bits({int(b): f"{share:.0%}" for b, share in shares.items()})
 
 
 def order_words(found: Estimate) -> str:

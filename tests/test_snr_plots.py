@@ -149,6 +149,14 @@ def test_sensitivities():
     assert findings.sensitivities(CASES["exact"]).empty
 
 
+def test_losses_that_fall():
+    table = rows(bits=(2, 4))
+    assert findings.falls_words(table, "pruning") == "0% at 2 and 4 bits"
+    lower = (table["layer"] == "layer1") & (table["n_bits"] == 4)
+    table["increase"] = table["increase"].where(~lower, -1.0)
+    assert findings.falls_words(table, "pruning") == "0% at 2 bits, 20% at 4 bits"
+
+
 def test_what_the_images_cannot_tell():
     table = pd.DataFrame(
         {"drop": [0.0, 1.0, -1.0, 1.3], "agreement": [100.0, 99.0, 99.0, 99.0], "n_images": 100}
