@@ -199,8 +199,8 @@ def spread_words(slopes: pd.DataFrame) -> str:
         return "no layer has an error to compare"
     first, last = slopes.iloc[0], slopes.iloc[-1]
     ends = (
-        f"a unit of noise costs from {_number(first['slope'])} nats (`{first['layer']}`) to "
-        f"{_number(last['slope'])} (`{last['layer']}`)"
+        f"a unit of noise costs from {_number(first['slope'])} nats ({first['layer']}) to "
+        f"{_number(last['slope'])} ({last['layer']})"
     )
     if first["slope"] <= 0:
         return ends

@@ -25,6 +25,7 @@ from pqlib.snr_findings import (
 from pqlib.snr_statistics import correlation, finite_rows
 
 _POOLED = NEUTRAL | {"marker": "D", "label": "both"}
+_PLAIN = FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−"))
 _FLOOR = 1e-4  # nats: a smaller increase is not drawn on a logarithmic axis
 _TITLES = {"pearson": "Pearson, of the numbers", "spearman": "Spearman, of the ranks"}
 _SHORT = {  # of `PREDICTORS`, on two lines
@@ -49,6 +50,8 @@ def drop_against_snr(table: pd.DataFrame, name: str, *, n_draws: int, seed: int)
     """
     figure, grid = subplots(2, 2, height=5.4, sharex=True, sharey="row")
     said = {}
+    for axes in grid[1]:
+        axes.set_yscale("symlog", linthresh=0.001)
     for column, (method, style) in zip(grid.T, METHODS.items(), strict=True):
         own = of_method(table, method)
         for axes, outcome in zip(column, OUTCOMES, strict=True):
@@ -63,8 +66,7 @@ def drop_against_snr(table: pd.DataFrame, name: str, *, n_draws: int, seed: int)
         column[0].set_title(method)
         column[1].set_xlabel("SNR of the layer's output (dB)")
     grid[0, 0].set_ylabel("accuracy lost (points)")
-    grid[1, 0].set_yscale("symlog", linthresh=0.001)
-    grid[1, 0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    grid[1, 0].yaxis.set_major_formatter(_PLAIN)
     grid[1, 0].set_ylabel("cross-entropy gained (nats)")
     parts = [
         f"for {method} the rank correlation with SNR is {said[method, 'drop']} for accuracy lost "
@@ -78,7 +80,8 @@ def drop_against_snr(table: pd.DataFrame, name: str, *, n_draws: int, seed: int)
         alt=f"What the network loses against the SNR of one compressed layer: {finding}.",
         caption=(
             f"Each mark is the network with one of its {n_layers} layers compressed and the others "
-            f"as they were. With 95 % intervals over layers, {finding}."
+            f"as they were; the lower axis is linear up to a thousandth and logarithmic beyond. "
+            f"With 95 % intervals over layers, {finding}."
         ),
         name=name,
     )
@@ -200,6 +203,8 @@ def gap_at_equal_snr(
     layers = table["layer"].unique().tolist()
     figure, axes = subplots(height=min(0.21 * len(layers) + 1.7, 7.5))
     axes.axvline(0, color=NEUTRAL["color"], linewidth=0.8)
+    axes.set_xscale("symlog", linthresh=0.1)  # one layer may lose a hundred times another's
+    axes.xaxis.set_major_formatter(_PLAIN)
     said = {}
     for at, style in METHODS.items():
         pairs = at_equal_snr(table, outcome, at)
@@ -211,7 +216,7 @@ def gap_at_equal_snr(
         place = len(layers) + 0.5 + (at == "pruning")
         axes.hlines(place, gap.low, gap.high, color=style["color"], linewidth=3)
         axes.plot(gap.value, place, marker=style["marker"], color=style["color"], markersize=7)
-        said[at] = f"at the SNRs of {at} {dearer(gap, UNITS[outcome])}"
+        said[at] = f"at the SNRs of {at}, {dearer(gap, UNITS[outcome])}"
     axes.set_yticks([*range(len(layers)), len(layers) + 1], [*layers, "mean"], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlabel(f"pruning's excess in {OUTCOMES[outcome]}")
@@ -223,7 +228,8 @@ def gap_at_equal_snr(
         alt=f"What pruning loses more than quantization on the same layer at equal SNR: {finding}.",
         caption=(
             "The difference on the same layer at the same SNR of its output, averaged over the "
-            "budgets; left of the line quantization loses more. The other method is interpolated "
+            "budgets; left of the line quantization loses more (the axis is linear up to a tenth, "
+            "logarithmic beyond). The other method is interpolated "
             f"between two budgets. At the bottom the means with 95 % intervals over layers: "
             f"{finding}."
         ),

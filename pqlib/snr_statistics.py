@@ -164,7 +164,7 @@ def advantage(
     """
     rows = finite_rows(finite_rows(table, first, y), second, y)
     value = abs(_spearman(rows, first, y)) - abs(_spearman(rows, second, y))
-    if not math.isfinite(value):
+    if len(rows) < 3 or not math.isfinite(value):
         return _UNDEFINED
     weights = _draws(rows["layer"], n_draws, seed)
     sizes = [np.abs(weighted_correlation(rows[x], rows[y], weights, "spearman"))

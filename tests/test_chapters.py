@@ -253,7 +253,7 @@ def test_the_chapter_on_layer_snr(parameters, tmp_path):
         assert glued["table_made"].startswith("It is not at hand")
     else:
         assert (glued["table_rows"], glued["table_images"]) == ("280", "1,017")
-        assert glued["table_made"].startswith("It was made at commit")
+        assert glued["table_made"].startswith("The table was made at commit")
     if len(parameters["bits"]) == 1:
         assert glued["within_claim"].startswith("Within a layer there is nothing to compare")
 

@@ -142,10 +142,10 @@ def test_sensitivities():
     assert slopes["layer"].tolist() == [f"layer{i}" for i in range(5)]
     assert np.allclose(slopes["slope"], [1, 2, 3, 4, 5])
     assert findings.spread_words(slopes) == (
-        "a unit of noise costs from 1 nats (`layer0`) to 5 (`layer4`), 5 times as much"
+        "a unit of noise costs from 1 nats (layer0) to 5 (layer4), 5 times as much"
     )
     below = slopes.assign(slope=[-1.0, 2, 3, 4, 5])
-    assert findings.spread_words(below).endswith("from −1 nats (`layer0`) to 5 (`layer4`)")
+    assert findings.spread_words(below).endswith("from −1 nats (layer0) to 5 (layer4)")
     assert findings.sensitivities(CASES["exact"]).empty
 
 
