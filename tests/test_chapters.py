@@ -37,6 +37,7 @@ SMOKE = {
         "epochs": 1,
         "n_threads": 1,
     },
+    "layer_snr": {"bits": [2, 4], "epochs": 1, "n_draws": 50, "size": 8},
 }
 FAVORS_PRUNING = "_blocks.8._depthwise_conv.weight"
 
@@ -218,6 +219,43 @@ def test_the_training_chapter_on_other_networks(parameters, tmp_path):
         assert glued["simple_words"] == "" and "mIoU" in findings["fig-live-accuracy"]
     assert glued["table1_counts"].startswith("quantization is ahead in 53 of 56 cells")
     assert glued["table1_own"].startswith(("not run: `pqlib run table1", "quantization is ahead"))
+
+
+# what is compressed otherwise: nothing lost, one budget, another network, rows of this run alone
+ONE_LAYER_AT_A_TIME = [
+    {"bits": [2, 8], "seed": 3, "epochs": 3},
+    {"bits": [8], "results": ""},
+    {"bits": [2], "results": "", "epochs": 4, "size": 16},
+    {"model": "mobilenet_v2", "bits": [2, 4, 8], "size": 32, "results": ""},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parameters", ONE_LAYER_AT_A_TIME, ids=[0, 1, 2, 3])
+def test_the_chapter_on_layer_snr(parameters, tmp_path):
+    pytest.importorskip("torchvision")
+    glued, findings = execute("layer_snr", parameters, tmp_path)
+    words = " ".join([*glued.values(), *findings.values()])
+    assert "nan" not in re.findall(r"\w+", words) and "inf" not in re.findall(r"\w+", words)
+    assert glued["order_both"] in findings["fig-snr-correlations"]
+    assert glued["spread"] in findings["fig-loss-noise"]
+    for at in ("gap_prune", "gap_quant"):
+        assert glued[at] in findings["fig-equal-snr"]
+    costs = [glued["gap_prune"], glued["gap_quant"]]
+    for method in ("pruning", "quantization"):
+        both = all(words.startswith(f"{method} costs more") for words in costs)
+        assert both == (f"{method} is the dearer one at equal SNR" in glued["fair"])
+    assert all("the two tie" in w for w in costs) == glued["fair"].startswith("Either way it is a")
+    n_live = int(glued["n_live"])
+    assert n_live == int(glued["live_layers"]) * len(parameters["bits"]) * 2
+    if parameters.get("results") == "":
+        assert glued["table_rows"] == str(n_live)
+        assert glued["table_made"].startswith("It is not at hand")
+    else:
+        assert (glued["table_rows"], glued["table_images"]) == ("280", "1,017")
+        assert glued["table_made"].startswith("The table was made at commit")
+    if len(parameters["bits"]) == 1:
+        assert glued["within_claim"].startswith("Within a layer there is nothing to compare")
 
 
 DENSITIES = ("fig-tensor-density", "fig-density")

@@ -40,6 +40,17 @@ def described(config: FineTune, command: str) -> dict[str, Any]:
     """What a row says of any run, done or failed."""
     plain = config.as_json()
     settings = plain.pop("settings")
+    return {
+        "hash": config.hash,
+        **{key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()},
+        **settings,
+        **made_with(config.device),
+        "command": command,
+    }
+
+
+def made_with(device: str) -> dict[str, str]:
+    """Hardware, versions of the packages that numbers depend on, and commit."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -47,13 +58,9 @@ def described(config: FineTune, command: str) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
-        "hash": config.hash,
-        **{key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()},
-        **settings,
-        "hardware": _hardware(config.device),
+        "hardware": _hardware(device),
         "versions": " ".join(f"{k}={v}" for k, v in versions.items()),
         "commit": _commit(),
-        "command": command,
     }
 
 

@@ -1,0 +1,213 @@
+"""What the chapter on layer SNR says and draws, on made-up rows and on the committed table."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from figure_checks import assert_readable
+
+from pqlib import snr_findings as findings
+from pqlib import snr_plots as plots
+from pqlib.snr_statistics import Estimate
+
+ROOT = Path(__file__).parents[1]
+OPTIONS = {"n_draws": 60, "seed": 0}
+
+
+def rows(bits=(2, 3, 4, 8), n_layers=5, dearer=1.0, loss=1.0):
+    """Layers that lose in proportion to their noise, ``dearer`` times as much when pruned."""
+    rng, table = np.random.default_rng(0), []
+    for i in range(n_layers):
+        for b in bits:
+            for method, db in (("quantize", 6.0 * b - 3), ("prune", 1.5 * b + 1)):
+                noise = 10 ** (-db / 10) * (1 + 0.1 * rng.random())
+                cost = (1 + i) * noise * loss * (dearer if method == "prune" else 1.0)
+                table.append(
+                    {"layer": f"layer{i}", "n_bits": b, "method": method, "snr": 1 / noise,
+                     "snr_db": -10 * np.log10(noise), "logit_snr_db": -10 * np.log10(noise) + i,
+                     "drop": 20 * cost, "increase": cost, "agreement": 100 - 25 * cost,
+                     "n_images": 1000}
+                )  # fmt: skip
+    return findings.prepared(pd.DataFrame(table))
+
+
+def drawn(table):
+    found = findings.correlations(table, **OPTIONS)
+    return [
+        plots.drop_against_snr(table, "a", **OPTIONS),
+        plots.loss_against_noise(table, "b"),
+        plots.correlation_intervals(found, "drop", "c"),
+        plots.gap_at_equal_snr(table, "increase", "d", **OPTIONS),
+    ]
+
+
+CASES = {
+    "plain": rows(),
+    "one budget": rows(bits=(8,)),
+    "one layer": rows(n_layers=1),
+    "nothing lost": rows(loss=0.0),
+    "many layers": rows(n_layers=40),
+    "exact": rows().assign(snr=np.inf, snr_db=np.inf, noise=0.0),
+}
+
+
+@pytest.mark.parametrize("table", CASES.values(), ids=CASES)
+def test_figures_can_be_read_and_say_nothing_undefined(table):
+    for finding in drawn(table):
+        assert_readable(finding)
+        words = f"{finding.alt} {finding.caption}"
+        assert "nan" not in words and "inf" not in words and not finding.alt.endswith("..")
+
+
+def test_prepared_rows_have_words_and_noise():
+    table = rows()
+    assert set(table["method"]) == {"quantization", "pruning"}
+    assert np.allclose(table["noise"] * table["snr"], 1)
+    assert findings.prepared(table.assign(snr=np.inf))["noise"].eq(0).all()
+    assert len(findings.of_method(table, "both")) == len(table)
+    assert findings.of_method(table, "pruning")["method"].eq("pruning").all()
+    with pytest.raises(ValueError, match="method must be one of quantization, pruning, both"):
+        findings.of_method(table, "prune")
+
+
+@pytest.mark.parametrize("at", findings.METHODS)
+def test_methods_that_cost_the_same_at_one_snr_tie(at):
+    """A loss proportional to noise is interpolated without error."""
+    pairs = findings.at_equal_snr(rows(), "increase", at)
+    assert len(pairs) >= 5 and np.allclose(pairs["difference"], 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("at", findings.METHODS)
+def test_the_dearer_method_is_named(at):
+    pairs = findings.at_equal_snr(rows(dearer=1.5), "increase", at)
+    assert np.allclose(pairs["pruning"], 1.5 * pairs["quantization"])
+    assert np.allclose(pairs["difference"], pairs["pruning"] - pairs["quantization"])
+    gap = findings.mean_gap(pairs, n_draws=100)
+    assert findings.dearer(gap, "nats").startswith("pruning costs more, by 0.")
+    less = findings.mean_gap(findings.at_equal_snr(rows(dearer=0.5), "increase", at), n_draws=100)
+    assert findings.dearer(less, "nats").startswith("quantization costs more, by 0.")
+    assert gap.n_layers == 5
+
+
+def test_nothing_is_extrapolated():
+    table = rows(bits=(2, 8))
+    for at in findings.METHODS:
+        for _, row in findings.at_equal_snr(table, "increase", at).iterrows():
+            other = findings.of_method(table, ({*findings.METHODS} - {at}).pop())
+            own = other[other["layer"] == row["layer"]]["snr_db"]
+            assert own.min() <= row["snr_db"] <= own.max()
+    one = findings.at_equal_snr(rows(bits=(8,)), "increase")
+    assert one.empty and findings.mean_gap(one).n_points == 0
+    assert findings.dearer(findings.mean_gap(one), "nats") == (
+        "there is no pair of points with one SNR"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "words"),
+    [
+        (-0.8, -0.9, -0.7, "SNR orders the losses strongly (rank correlation −0.80"),
+        (-0.79, -0.9, -0.7, "SNR orders the losses moderately (rank"),
+        (-0.3, -0.5, -0.1, "SNR orders the losses weakly (rank"),
+        (-0.9, -1.0, 0.1, "SNR does not order the losses beyond chance (rank"),
+        (0.9, 0.8, 1.0, "SNR orders the losses strongly, but the wrong way round (rank"),
+        (math.nan, math.nan, math.nan, "there is no loss that could be ordered"),
+    ],
+)
+def test_order_in_words(value, low, high, words):
+    assert findings.order_words(Estimate(value, low, high, 9, 3)).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "words"),
+    [
+        (0.2, 0.1, 0.3, "pruning costs more, by 0.2 nats (0.1 to 0.3)"),
+        (-0.2, -0.3, -0.1, "quantization costs more, by 0.2 nats (0.1 to 0.3)"),
+        (-0.2, -0.3, 0.1, "the two tie: pruning's excess is −0.2 nats (−0.3 to 0.1)"),
+    ],
+)
+def test_the_gap_in_words(value, low, high, words):
+    gap = Estimate(value, low, high, 9, 3)
+    assert (
+        findings.dearer(gap, "nats")
+        .removeprefix("the two tie: ")
+        .startswith(words.removeprefix("the two tie: "))
+    )
+
+
+def test_sensitivities():
+    slopes = findings.sensitivities(rows())
+    assert slopes["layer"].tolist() == [f"layer{i}" for i in range(5)]
+    assert np.allclose(slopes["slope"], [1, 2, 3, 4, 5])
+    assert findings.spread_words(slopes) == (
+        "a unit of noise costs from 1 nats (layer0) to 5 (layer4), 5 times as much"
+    )
+    below = slopes.assign(slope=[-1.0, 2, 3, 4, 5])
+    assert findings.spread_words(below).endswith("from −1 nats (layer0) to 5 (layer4)")
+    assert findings.sensitivities(CASES["exact"]).empty
+
+
+def test_losses_that_fall():
+    table = rows(bits=(2, 4))
+    assert findings.falls_words(table, "pruning") == "0% at 2 and 4 bits"
+    lower = (table["layer"] == "layer1") & (table["n_bits"] == 4)
+    table["increase"] = table["increase"].where(~lower, -1.0)
+    assert findings.falls_words(table, "pruning") == "0% at 2 bits, 20% at 4 bits"
+
+
+def test_what_the_images_cannot_tell():
+    table = pd.DataFrame(
+        {"drop": [0.0, 1.0, -1.0, 1.3], "agreement": [100.0, 99.0, 99.0, 99.0], "n_images": 100}
+    )  # one image of a hundred has changed: at most one point, and a standard error of one
+    assert findings.unresolved(table).tolist() == [True, True, True, True]
+    table = table.assign(n_images=10_000, agreement=99.0)  # 100 of 10,000: standard error 0.1
+    assert findings.unresolved(table).tolist() == [True, False, False, False]
+
+
+@pytest.fixture(scope="module")
+def committed():
+    table = findings.read_table("book/results")
+    if table is None:
+        table = findings.read_table(str(ROOT / "book" / "results"))
+    return table
+
+
+def test_the_committed_table_is_whole(committed):
+    assert len(committed) == 280 and committed["layer"].nunique() == 20
+    assert not committed.duplicated(["layer", "n_bits", "method"]).any()
+    assert set(committed["n_bits"]) == set(range(2, 9))
+    assert committed["n_images"].eq(1017).all() and committed["model"].eq("cifar_resnet20").all()
+    assert committed["fp_accuracy"].nunique() == 1
+    assert committed["fp_accuracy"].iloc[0] == pytest.approx(91.64, abs=0.3)
+    assert np.allclose(committed["drop"], committed["fp_accuracy"] - committed["accuracy"])
+    gained = committed["cross_entropy"] - committed["fp_cross_entropy"]
+    assert np.allclose(committed["increase"], gained)
+    assert np.allclose(committed["snr_db"], 10 * np.log10(committed["snr"]))
+    assert committed["agreement"].between(0, 100).all()
+    pruned = findings.of_method(committed, "pruning")
+    zeros = np.floor(pruned["n_weights"] * (1 - pruned["n_bits"] / 16) + 1e-9)
+    assert np.allclose(pruned["sparsity"] * pruned["n_weights"], zeros)
+    assert pruned["scale"].isna().all()
+    assert findings.of_method(committed, "quantization")["scale"].gt(0).all()
+    for column in ("hardware", "versions", "commit", "command", "seconds"):
+        assert committed[column].notna().all()
+    assert not committed["commit"].str.contains("dirty").any()
+    assert committed["command"].nunique() == 1
+    for column in ("command", "hardware", "data"):
+        assert not committed[column].str.contains("/work|/tmp|/home", regex=True).any()
+
+
+def test_more_bits_give_more_snr(committed):
+    for _, group in committed.groupby(["layer", "method"]):
+        assert group.sort_values("n_bits")["snr_db"].is_monotonic_increasing
+
+
+def test_a_table_that_is_not_there():
+    assert findings.read_table("") is None and findings.read_table("no such") is None
+
+
+def test_figures_of_the_committed_table(committed):
+    for finding in drawn(committed):
+        assert_readable(finding)
