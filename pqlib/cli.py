@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
+from pqlib.agreement_command import agreement
 from pqlib.layers_command import layers
 from pqlib.option_types import Bits
 from pqlib.run_command import runs
@@ -90,6 +91,7 @@ def scan_sources(
 
 main.add_command(layers)
 main.add_command(runs)
+runs.add_command(agreement)
 
 
 @main.group()
