@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from pqlib import agreement_findings
 from pqlib.findings import Finding
 from pqlib.plot_style import (
     METHODS,
@@ -198,6 +199,45 @@ def value_by_bits(compared: pd.DataFrame, fp_value: float, metric: str, name: st
             f"Left, {metric} on the test images with fine-tuning (full marks) and without it "
             "(hollow). Right, the lead with its paired bootstrap interval: "
             f"{finding}. Without fine-tuning, {before}."
+        ),
+        name=name,
+    )
+
+
+def answers_kept(table: pd.DataFrame, model: str, name: str) -> Finding:
+    """What a network still answers after compression without training, and how near its logits are.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `pqlib.agreement_findings.prepared`, for one network and one set of images.
+    model : str
+        As readers call it.
+    name : str
+        Label of the figure.
+    """
+    bits = sorted(table["n_bits"].unique())
+    figure, (axes, right) = subplots(1, 2, height=3.2)
+    for method, style in METHODS.items():
+        rows = table[table["method"] == method].sort_values("n_bits")
+        axes.vlines(rows["n_bits"], rows["agreement_low"], rows["agreement_high"],
+                    color=style["color"], linewidth=3, alpha=0.4)  # fmt: skip
+        marked = {"marker": style["marker"], "markersize": 6, "linewidth": 1.2}
+        axes.plot(rows["n_bits"], rows["agreement"], **line(style, method), **marked)
+        right.plot(rows["n_bits"], rows["logit_snr_db"], **line(style, method), **marked)
+    right.axhline(0, color=NEUTRAL["color"], linewidth=0.8)
+    axes.set(xlabel="bits per weight", ylabel="answers kept (%)", xticks=bits, ylim=(-4, 104))
+    right.set(xlabel="bits per weight", ylabel="SNR of the logits (dB)", xticks=bits)
+    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    finding = agreement_findings.words(table)
+    n_images = int(table["n_images"].iloc[0])
+    return Finding(
+        figure,
+        alt=f"Answers that {model} keeps, and SNR of its logits, against bits: {finding}.",
+        caption=(
+            f"{model} compressed at once, on {n_images} images without labels. Left, the share of "
+            "images whose largest logit stays the same, with 95 % intervals; right, the SNR of the "
+            f"logits, below 0 dB where the error is larger than the signal. Here {finding}."
         ),
         name=name,
     )

@@ -15,7 +15,7 @@ ROOMS = (
     *("tensor_scan", "scan", "authors", "zoo_statistics", "zoo_predictors"),
     *("findings", "plot_style", "plots", "prediction_plots", "zoo_plots", "scan_command"),
     *("experiments", "option_types", "layers_command", "run_command", "agreement_command"),
-    "layer_findings",
+    *("agreement_findings", "layer_findings"),
     *("layer_words", "layer_plots", "training_findings", "training_plots"),
     *("snr_statistics", "snr_findings", "snr_plots"),
     *("book", "cli", "__main__"),
