@@ -183,7 +183,7 @@ def order_words(found: Estimate) -> str:
     an interval that holds zero is no order, whatever the value.
     """
     if not math.isfinite(found.value):
-        return "there is no loss that could be ordered"
+        return "there is nothing to put into an order"
     size = abs(found.value)
     word = "strongly" if size >= _STRONG else "moderately" if size >= _MODERATE else "weakly"
     rank = f"rank correlation {found}"

@@ -113,7 +113,7 @@ def test_nothing_is_extrapolated():
         (-0.3, -0.5, -0.1, "SNR orders the losses weakly (rank"),
         (-0.9, -1.0, 0.1, "SNR does not order the losses beyond chance (rank"),
         (0.9, 0.8, 1.0, "SNR orders the losses strongly, but the wrong way round (rank"),
-        (math.nan, math.nan, math.nan, "there is no loss that could be ordered"),
+        (math.nan, math.nan, math.nan, "there is nothing to put into an order"),
     ],
 )
 def test_order_in_words(value, low, high, words):
