@@ -116,6 +116,7 @@ def loss_against_noise(table: pd.DataFrame, name: str) -> Finding:
             axes.plot(ends, middle * ends, **(NEUTRAL | {"linewidth": 2.0}))
             log_axes(axes, "x")
             log_axes(axes, "y")
+            axes.set_ylim(bottom=_FLOOR)
     panels[0].set_ylabel("cross-entropy gained (nats)")
     looks = [("^", "-", "cheapest layer"), ("v", "-", "dearest layer"), ("", ":", "proportional")]
     handles = [Line2D([], [], color=NEUTRAL["color"], marker=m, linestyle=s, label=t)
