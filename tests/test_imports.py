@@ -16,6 +16,7 @@ ROOMS = (
     *("findings", "plot_style", "plots", "prediction_plots", "zoo_plots", "scan_command"),
     *("experiments", "option_types", "layers_command", "run_command", "layer_findings"),
     *("layer_words", "layer_plots", "training_findings", "training_plots"),
+    *("representations_command", "representation_findings", "representation_plots"),
     *("book", "cli", "__main__"),
 )
 
