@@ -1,4 +1,4 @@
-"""The comparison of layers from a command: what is done and what is not, or the runs with progress."""
+"""The comparison of layers from a command: the runs with progress, or which are done."""
 
 from pathlib import Path
 

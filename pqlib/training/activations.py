@@ -23,9 +23,9 @@ class Original:
     model : torch.nn.Module
         It must stay as it is. Run in eval mode, and left in the mode that it was in.
     batches : sequence
-        The images, as ``forward`` takes them.
-    forward : callable
-        ``forward(model, batch)`` runs a network.
+        The images, as the model or ``forward`` takes them.
+    forward : callable, optional
+        As in `layer_outputs`.
     layers : sequence of str, optional
         Names of modules; by default all convolutions and linear layers.
 
@@ -46,14 +46,14 @@ class Original:
         self,
         model: nn.Module,
         batches: Sequence[Any],
-        forward: Forward,
+        forward: Forward | None = None,
         layers: Sequence[str] | None = None,
     ):
         self._model, self._batches, self._forward = model, list(batches), forward
         self.layers = tuple(compressible_layers(model) if layers is None else layers)
         if not self._batches:
             raise ValueError("batches must hold at least two images, got none")
-        first = layer_outputs(model, self._batches[:1], forward, self.layers)
+        first = layer_outputs(model, self._batches[:1], self.layers, forward)
         n_first = len(next(iter(first.values())))
         size = {k: v.nbytes * len(self._batches) for k, v in first.items()}
         self._groups, held = [[]], 0
@@ -84,8 +84,8 @@ class Original:
         """
         rows = []
         for names in self._groups:
-            ours = layer_outputs(self._model, self._batches, self._forward, names)
-            theirs = layer_outputs(model, self._batches, self._forward, names)
+            ours = layer_outputs(self._model, self._batches, names, self._forward)
+            theirs = layer_outputs(model, self._batches, names, self._forward)
             for name in names:
                 x, y = ours.pop(name), theirs.pop(name)
                 if name not in self._grams:
@@ -105,15 +105,22 @@ class Original:
 
 
 def layer_outputs(
-    model: nn.Module, batches: Iterable[Any], forward: Forward, layers: Sequence[str]
+    model: nn.Module,
+    batches: Iterable[Any],
+    layers: Sequence[str],
+    forward: Forward | None = None,
 ) -> dict[str, np.ndarray]:
     """What layers put out, one row per image.
 
     Parameters
     ----------
-    model, forward, layers
-        As in `Original`.
+    model : torch.nn.Module
+        Run in eval mode, and left in the mode that it was in.
     batches : iterable
+    layers : sequence of str
+        Names of modules.
+    forward : callable, optional
+        ``forward(model, batch)`` runs the model, for inputs that need more than one argument.
 
     Returns
     -------
@@ -143,7 +150,7 @@ def layer_outputs(
         with evaluating(model), torch.no_grad():
             for batch in batches:
                 calls.clear()
-                forward(model, batch)
+                model(batch) if forward is None else forward(model, batch)
                 for name in layers:
                     if name not in calls:
                         raise ValueError(f"layer {name!r} is not called; leave it out of layers")

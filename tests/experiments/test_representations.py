@@ -87,9 +87,7 @@ def test_epoch_0_is_post_training_compression_by_hand(table, folder, method):
     def settled(model):
         batches = batches_of(data.train, task, base.settings, n_batches=2)
         reestimate(model, batches, lambda m, b: m(task.inputs(b)))
-        return layer_outputs(
-            model, [torch.stack(images)], lambda m, b: m(task.inputs({"images": b})), ["0", "5"]
-        )
+        return layer_outputs(model, [task.inputs({"images": torch.stack(images)})], ["0", "5"])
 
     x, y = settled(original), settled(net)
     rows = of(table, method, 0)
@@ -217,7 +215,8 @@ def test_help_teaches_and_is_light():
         assert code == 0 and part in words
     script = (
         "import sys; from click.testing import CliRunner; from pqlib.cli import main; "
-        "CliRunner().invoke(main, ['run', 'representations', '--help']); print('torch' in sys.modules)"
+        "CliRunner().invoke(main, ['run', 'representations', '--help']); "
+        "print('torch' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

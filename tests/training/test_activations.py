@@ -30,10 +30,6 @@ IMAGES = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 BATCHES = [IMAGES[:7], IMAGES[7:]]
 
 
-def forward(model, batch):
-    return model(batch)
-
-
 def naive_cka(x, y):
     """Kornblith et al. 2019, equations 2 and 3, with the kernel XX' and H = I - 11'/n."""
     n = len(x)
@@ -54,7 +50,7 @@ def by_hand(model, upto):
 
 def test_outputs_are_one_row_per_image():
     model = net().train()
-    found = layer_outputs(model, BATCHES, forward, ["0", "5"])
+    found = layer_outputs(model, BATCHES, ["0", "5"])
     assert found["0"].shape == (12, 144) and found["5"].shape == (12, 5)
     for name, got in found.items():
         np.testing.assert_allclose(got, by_hand(model, int(name)), atol=1e-6)
@@ -65,7 +61,7 @@ def test_outputs_are_one_row_per_image():
 def test_comparison_is_the_naive_one():
     original, other = net(), net(1)
     compression = compress(other, "lsq", 2)
-    rows = Original(original, BATCHES, forward).compare(other)
+    rows = Original(original, BATCHES).compare(other)
     assert [row["layer"] for row in rows] == ["0", "5"] == list(compression.layers)
     for row in rows:
         place = int(row["layer"])
@@ -77,7 +73,7 @@ def test_comparison_is_the_naive_one():
 
 def test_the_network_itself_is_at_no_distance():
     original = net()
-    for row in Original(original, BATCHES, forward).compare(copy.deepcopy(original)):
+    for row in Original(original, BATCHES).compare(copy.deepcopy(original)):
         assert row["sqnr_db"] == np.inf and row["cka"] == pytest.approx(1, abs=1e-12)
         assert row["cka_unpaired"] < 0.9
 
@@ -87,14 +83,14 @@ def test_scaling_a_layer_costs_snr_and_no_alignment():
     with torch.no_grad():
         other[5].weight.mul_(0.5)
         other[5].bias.mul_(0.5)
-    last = Original(original, BATCHES, forward).compare(other)[-1]
+    last = Original(original, BATCHES).compare(other)[-1]
     assert last["sqnr_db"] == pytest.approx(10 * np.log10(4), abs=1e-4)
     assert last["cka"] == pytest.approx(1, abs=1e-9)
 
 
 def test_layers_come_in_groups_that_fit_into_memory(monkeypatch):
     original, other = net(), net(1)
-    at_once = Original(original, BATCHES, forward).compare(other)
+    at_once = Original(original, BATCHES).compare(other)
     monkeypatch.setattr(activations, "_MAX_BYTES", 1)
     passes = []
 
@@ -117,7 +113,7 @@ def test_a_layer_called_twice_has_both_calls_side_by_side():
         def forward(self, x):
             return self.layer(self.layer(x.flatten(1)[:, :6]))
 
-    found = layer_outputs(Twice(), BATCHES, forward, ["layer"])
+    found = layer_outputs(Twice(), BATCHES, ["layer"])
     assert found["layer"].shape == (12, 12)
 
 
@@ -125,17 +121,17 @@ def test_a_network_that_has_gone_silent_has_no_alignment():
     other = net()
     with torch.no_grad():
         other[0].weight.zero_()
-    rows = Original(net(), BATCHES, forward).compare(other)
+    rows = Original(net(), BATCHES).compare(other)
     assert rows[0]["cka"] == rows[0]["cka_unpaired"] == 0 and np.isfinite(rows[0]["sqnr_db"])
 
 
 def test_mistakes():
     with pytest.raises(ValueError, match="batches must hold at least two images, got none"):
-        Original(net(), [], forward)
+        Original(net(), [])
     with pytest.raises(ValueError, match="at least two images, got one"):
-        Original(net(), [IMAGES[:1]], forward)
+        Original(net(), [IMAGES[:1]])
     with pytest.raises(ValueError, match="no layer 'conv9'"):
-        Original(net(), BATCHES, forward, ["conv9"])
+        Original(net(), BATCHES, layers=["conv9"])
     idle = nn.ModuleDict({"used": nn.Linear(3, 3), "idle": nn.Linear(3, 3)})
     with pytest.raises(ValueError, match="layer 'idle' is not called"):
         Original(idle, BATCHES, lambda m, x: m["used"](x[:, :, 0, 0]))
@@ -143,6 +139,6 @@ def test_mistakes():
     with torch.no_grad():
         silent[0].weight.zero_()
     with pytest.raises(ValueError, match="layer '0' of the original: x is the same for all"):
-        Original(silent, BATCHES, forward).compare(net())
+        Original(silent, BATCHES).compare(net())
     with pytest.raises(ValueError, match="no layer '5'"):
-        Original(net(), BATCHES, forward).compare(nn.Sequential(*list(net())[:5]))
+        Original(net(), BATCHES).compare(nn.Sequential(*list(net())[:5]))
