@@ -39,7 +39,7 @@ def check_table(table: pd.DataFrame) -> pd.DataFrame:
     if unknown:
         raise ValueError(f"method {unknown[0]!r} is unknown; it must be one of {', '.join(NAMES)}")
     for key, run in table.groupby([*_RUN, "seed"], sort=False, dropna=False):
-        epochs = sorted(run["epoch"].unique())
+        epochs = sorted(map(int, run["epoch"].unique()))
         if epochs != list(range(len(epochs))) or len(epochs) < 2:
             raise ValueError(f"run {key} has epochs {epochs}; it must have 0, 1, ... to its last")
     return table
@@ -243,7 +243,7 @@ def final_epoch(table: pd.DataFrame) -> int:
 def signed(value: float, measure: str) -> str:
     """A change with its sign and unit."""
     digits, unit = (1, " dB") if measure == "sqnr_db" else (3, "")
-    return f"{value:+.{digits}f}{unit}".replace("-", "−")
+    return f"{round(value, digits) or 0.0:+.{digits}f}{unit}".replace("-", "−")
 
 
 def plain(value: float, measure: str) -> str:

@@ -119,7 +119,7 @@ def last_layer_lines(table: pd.DataFrame, name: str) -> Finding:
                 values = run.groupby("epoch")[measure].mean()
                 values = values[np.isfinite(values)]
                 axes.plot(values.index, values, **(dict(style) | {"label": NAMES[method]}))
-                if (method, measure) == ("uncompressed", "sqnr_db"):
+                if (method, measure) == ("uncompressed", "sqnr_db") and len(values):
                     end = values.iloc[-1]
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         grid[0, column].set_title(f"{n_bits} bits")
