@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from figure_checks import assert_readable, contrast
-from test_representation_findings import LAYERS, PAPER, made
+from representation_cases import LAYERS, PAPER, made
 
 from pqlib import plot_style, representation_plots
-from pqlib.representation_findings import count_words, start_words, trends
 from pqlib.representation_findings import changes as moves
+from pqlib.representation_findings import count_words, start_words, trends
 
 
 @pytest.fixture(scope="module")
