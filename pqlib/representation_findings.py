@@ -249,7 +249,7 @@ def signed(value: float, measure: str) -> str:
 def plain(value: float, measure: str) -> str:
     """A value of a measure, without unit."""
     digits = 1 if measure == "sqnr_db" else 3
-    return f"{value:.{digits}f}".replace("-", "−").replace("inf", "∞")
+    return f"{round(value, digits) or 0.0:.{digits}f}".replace("-", "−").replace("inf", "∞")
 
 
 def _of(found, method, measure):

@@ -84,7 +84,9 @@ def run(
     command: str = "",
     on_event: OnEvent | None = None,
 ) -> pd.DataFrame:
-    """Run what the folder lacks, one after another, and write ``representations.csv``.
+    """Run what the folder lacks, one after another, and write its table.
+
+    ``representations.csv`` has the rows, ``representations.json`` says how each run was made.
 
     Parameters
     ----------
@@ -134,8 +136,10 @@ def run(
             ledger.add(config.hash, record)
             finetune_run.forget_checkpoint(ledger.folder, config.hash)
             tell(config, "done", record)
-        table = table_of(ledger.records().values())
+        records = ledger.records().values()
+        table = table_of(records)
         ledger.write("representations.csv", table.to_csv(index=False, lineterminator="\n"))
+        ledger.write("representations.json", json.dumps(made_by(records), indent=1) + "\n")
     return table
 
 
@@ -196,6 +200,17 @@ def table_of(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return table.assign(_order=order).sort_values(keys, kind="stable", ignore_index=True)[
         list(COLUMNS)
     ]
+
+
+def made_by(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How runs were made: settings, results, seconds, machine and versions; baselines first."""
+    rows = [{k: v for k, v in record.items() if k != "watched"} for record in records]
+    order = ("none", *METHODS)
+    return {
+        "runs": sorted(
+            rows, key=lambda r: (order.index(r["method"]), r["n_bits"] or 0, r["seed"], r["hash"])
+        )
+    }
 
 
 def _measurement(model, task, data, config, n_images):

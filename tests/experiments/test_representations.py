@@ -66,6 +66,10 @@ def test_one_row_per_run_epoch_and_layer(table, folder):
     untrained = table["epoch"] == 0
     assert table.loc[untrained, "loss"].isna().all() and table.loc[~untrained, "loss"].all()
     assert table["cka"].between(0, 1 + 1e-12).all() and (table["cka_unpaired"] < 0.5).all()
+    runs = json.loads((folder / "representations.json").read_text())["runs"]
+    assert [r["method"] for r in runs] == ["none", *METHODS]
+    assert {r["hash"] for r in runs[1:]} == set(table["hash"])
+    assert all({"versions", "hardware", "commit", "seconds", "command"} <= r.keys() for r in runs)
     read = pd.read_csv(folder / "representations.csv")
     pd.testing.assert_series_equal(read["sqnr_db"], table["sqnr_db"])
 
@@ -132,7 +136,7 @@ def test_watching_changes_nothing(folder, table, tmp_path):
 
 
 def test_what_is_done_is_not_run_again(folder, table):
-    before = {p: p.stat().st_mtime_ns for p in folder.glob("*.json") if p.name != "config.json"}
+    before = {p: p.stat().st_mtime_ns for p in folder.glob("????????????????.json")}
     kinds = []
     again = representations.run(WANTED, folder, on_event=lambda c, kind, v: kinds.append(kind))
     assert set(kinds) == {"kept"} and len(kinds) == 5
@@ -222,3 +226,32 @@ def test_help_teaches_and_is_light():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_the_committed_table_is_whole():
+    """Every run has all its epochs and layers, and the file beside it says how it was made."""
+    table = pd.read_csv(RESULTS / "representations.csv")
+    runs = json.loads((RESULTS / "representations.json").read_text())["runs"]
+    baseline, *runs = runs
+    assert tuple(table.columns) == COLUMNS and baseline["method"] == "none"
+    assert {r["hash"] for r in runs} == set(table["hash"])
+    assert len({(r["learning_rate"], r["epochs"], r["seed"], r["n_train"]) for r in runs}) == 1
+    cells = {(r["method"], r["n_bits"]) for r in runs}
+    assert cells >= {("uncompressed", None), *((m, b) for m in METHODS[:3] for b in (2, 4))}
+    layers = list(dict.fromkeys(table["layer"]))
+    assert len(layers) == 20 and layers[0] == "conv1" and layers[-1] == "linear"
+    for run in runs:
+        rows = table[table["hash"] == run["hash"]]
+        assert list(rows["epoch"].unique()) == list(range(run["epochs"] + 1))
+        assert all(list(g["layer"]) == layers for _, g in rows.groupby("epoch"))
+        assert rows["accuracy"].iloc[-1] == pytest.approx(run["value"])
+        assert rows["fp_value"].unique() == pytest.approx([baseline["value"]])
+        if run["method"] != "lsq":
+            wanted = 0 if run["n_bits"] is None else 1 - run["n_bits"] / 16
+            assert rows["sparsity"].iloc[-1] == pytest.approx(wanted, abs=1e-3)
+        assert run["fp_value"] == baseline["value"] and "PQLIB_DATA" in run["command"]
+    text = (RESULTS / "representations.json").read_text()
+    assert "/tmp" not in text and "/work" not in text and "-dirty" not in text
+    assert table["cka"].between(0, 1 + 1e-9).all() and table["cka_unpaired"].between(0, 0.9).all()
+    untouched = (table["method"] == "uncompressed") & (table["epoch"] == 0)
+    assert np.isinf(table.loc[untouched, "sqnr_db"]).all()
