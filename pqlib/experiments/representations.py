@@ -20,6 +20,9 @@ COLUMNS = (
     *(*KEYS, "epoch", "layer", "sqnr_db", "cka", "cka_unpaired"),
     *("accuracy", "fp_value", "sparsity", "loss", "hash"),
 )
+_DECIMALS = dict.fromkeys(("sqnr_db", "accuracy", "fp_value"), 4) | dict.fromkeys(
+    ("cka", "cka_unpaired", "sparsity", "loss"), 6
+)
 BN_BATCHES = 16  # at each measurement; the whole 64 would take a quarter of the training's time
 OnEvent = Callable[[FineTune, str, Any], None]
 
@@ -194,7 +197,7 @@ def table_of(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             whole = {key: epoch[key] for key in ("epoch", "accuracy", "sparsity", "loss")}
             rows += [run | whole | layer for layer in epoch["layers"]]
     table = pd.DataFrame(rows, columns=COLUMNS)
-    table["n_bits"] = table["n_bits"].astype("Int64")
+    table = table.round(_DECIMALS).astype({"n_bits": "Int64"})
     order = table["method"].map({method: place for place, method in enumerate(METHODS)})
     keys = ["model", "data", "seed", "_order", "n_bits", "epoch"]
     return table.assign(_order=order).sort_values(keys, kind="stable", ignore_index=True)[
