@@ -128,7 +128,7 @@ def centered_gram(x: ArrayLike) -> np.ndarray:
 
 
 def gram_alignment(gram: np.ndarray, other: np.ndarray) -> float:
-    """<K, L> / (|K| |L|) of two centered Gram matrices, in [0, 1]."""
+    """``<K, L> / (|K| |L|)`` of two centered Gram matrices, in [0, 1]."""
     return float(np.sum(gram * other) / (np.linalg.norm(gram) * np.linalg.norm(other)))
 
 
