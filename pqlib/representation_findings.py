@@ -208,12 +208,14 @@ def claim_words(found: pd.DataFrame, pruning: str = "prune") -> str:
         for measure, word in MEASURES.items():
             rows = found[(found["n_bits"] == n_bits) & (found["measure"] == measure)]
             verdict: Mapping[str, str] = dict(zip(rows["method"], rows["verdict"], strict=True))
-            if not {"lsq", pruning} <= verdict.keys():
-                return "not run"
-            by[word] = _claim(verdict[pruning], verdict["lsq"])
-        same = len(set(by.values())) == 1
-        text = f"{by['SNR']} by both measures" if same else _both(by)
-        said[int(n_bits)] = text
+            if {"lsq", pruning} <= verdict.keys():
+                by[word] = _claim(verdict[pruning], verdict["lsq"])
+        if not by:
+            said[int(n_bits)] = "not run"
+        elif len(set(by.values())) == 1:
+            said[int(n_bits)] = f"{by['SNR']} by both measures"
+        else:
+            said[int(n_bits)] = ", ".join(f"{text} by {word}" for word, text in by.items())
     return by_bits(said, "; ")
 
 
@@ -268,7 +270,3 @@ def _claim(pruning: str, quantization: str) -> str:
         }[pruning]
     said = {CLOSER: "comes closer", FARTHER: "goes farther", OPEN: "has no verdict"}
     return f"pruning {said[pruning]} and quantization {said[quantization]}"
-
-
-def _both(by: Mapping[str, str]) -> str:
-    return ", ".join(f"{text} by {measure}" for measure, text in by.items())

@@ -54,7 +54,7 @@ def layer_maps(table: pd.DataFrame, measure: str, name: str) -> Finding:
     for axes, (n_bits, method) in zip(grid.flat, itertools.product(bits, methods), strict=True):
         run = table[(table["n_bits"] == n_bits) & (table["method"] == method)]
         axes.grid(visible=False)
-        axes.set_title(f"{NAMES[method]}, {n_bits} bits")
+        axes.set_title(f"{NAMES[method]}, {n_bits} bits", fontsize=9)
         if run.empty:
             axes.text(0.5, 0.5, "not run", transform=axes.transAxes, ha="center", fontsize=9)
             continue

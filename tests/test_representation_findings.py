@@ -79,7 +79,7 @@ def test_the_claim(found):
         "pruning comes closer and quantization has no verdict by both measures at 4 bits"
     )
     assert claim_words(found, "prune_at_once").startswith("both go farther by both measures at 2")
-    assert claim_words(found[found["method"] == "lsq"]) == "not run"
+    assert claim_words(found[found["method"] == "lsq"]) == "not run at 2 and 4 bits"
     split = found.copy()
     place = (split["method"] == "lsq") & (split["measure"] == "cka") & (split["n_bits"] == 2)
     split.loc[place, "verdict"] = "closer"
