@@ -197,6 +197,15 @@ def last_layer_words(found: pd.DataFrame, method: str, measure: str) -> str:
     )
 
 
+def last_layer_moves(found: pd.DataFrame, method: str, measure: str) -> str:
+    """Where that one layer goes: "comes closer at 2 bits, goes farther at 4 bits"."""
+    said = {1: "comes closer", 0: "stays", -1: "goes farther"}
+    rows = _of(found, method, measure)
+    return by_bits(
+        {int(r["n_bits"]): said[int(np.sign(r["last_change"]))] for _, r in rows.iterrows()}
+    )
+
+
 def claim_words(found: pd.DataFrame, pruning: str = "prune") -> str:
     """What becomes of the paper's claim, at each bit-width by both measures.
 

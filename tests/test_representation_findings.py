@@ -70,6 +70,8 @@ def test_words_follow_the_table(found, table):
     assert last_layer_words(found, "prune", "sqnr_db").startswith("from 2.0 to 9.0 dB at 2 bits")
     assert change_words(found, "lsq", "sqnr_db").startswith("−4.5 dB (−")
     assert change_words(found, "prune", "cka").startswith("+0.052 (")
+    moves = [findings.last_layer_moves(found, m, "cka") for m in ("lsq", "prune")]
+    assert moves == ["goes farther at 2 and 4 bits", "comes closer at 2 and 4 bits"]
     assert last_layer(table) == "conv2"
 
 
