@@ -19,6 +19,7 @@ from rich.table import Column, Table
 from pqlib.agreement_command import agreement
 from pqlib.layers_command import layers
 from pqlib.option_types import Bits
+from pqlib.representations_command import representations
 from pqlib.run_command import runs
 
 
@@ -92,6 +93,7 @@ def scan_sources(
 main.add_command(layers)
 main.add_command(runs)
 runs.add_command(agreement)
+runs.add_command(representations)
 
 
 @main.group()

@@ -78,10 +78,24 @@ def cka(x: ArrayLike, y: ArrayLike) -> float:
     x, y : array_like of shape (n_samples, n_features) and (n_samples, m_features)
         Activations of the same samples in two networks.
 
+    Returns
+    -------
+    float
+        1 if the one is the other, rotated or scaled as a whole.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or if one of them is the same for all samples.
+
     Notes
     -----
-    ``|X'Y|^2 / (|X'X| |Y'Y|)`` in Frobenius norms, columns centered; it does not change when
-    features are rotated or scaled as a whole.
+    ``|X'Y|^2 / (|X'X| |Y'Y|)`` in Frobenius norms, columns centered. It does not change when
+    features are rotated or scaled as a whole. This is the biased estimator: of unrelated
+    features it is not zero, and for p independent normal ones about p / (p + n_samples).
+
+    With ``K = X X'`` and ``L = Y Y'`` it is ``<K, L> / (|K| |L|)``, which is what is computed where
+    there are fewer samples than features: memory then grows with the square of the smaller number.
 
     References
     ----------
@@ -94,8 +108,28 @@ def cka(x: ArrayLike, y: ArrayLike) -> float:
             f"got shapes {x.shape} and {y.shape}"
         )
     x, y = _centered("x", x), _centered("y", y)
+    if len(x) < max(x.shape[1], y.shape[1]):
+        return gram_alignment(x @ x.T, y @ y.T)
     norms = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
     return float(np.linalg.norm(x.T @ y) ** 2 / norms)
+
+
+def centered_gram(x: ArrayLike) -> np.ndarray:
+    """X X' of shape (n_samples, n_samples), the columns of X centered and scaled as a whole.
+
+    With `gram_alignment` it gives `cka`, and saves work where one representation is compared with
+    many. Parameters and errors as there.
+    """
+    x = as_finite_array("x", x)
+    if x.ndim != 2:
+        raise ValueError(f"x must be 2-d with one row per sample, got shape {x.shape}")
+    x = _centered("x", x)
+    return x @ x.T
+
+
+def gram_alignment(gram: np.ndarray, other: np.ndarray) -> float:
+    """``<K, L> / (|K| |L|)`` of two centered Gram matrices, in [0, 1]."""
+    return float(np.sum(gram * other) / (np.linalg.norm(gram) * np.linalg.norm(other)))
 
 
 def _centered(name, x):

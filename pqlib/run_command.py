@@ -11,7 +11,7 @@ from pqlib.experiments.finetune_config import METHODS, TRAINED
 from pqlib.experiments.presets import MODELS, PRESETS, RATES_AT, Sweep
 from pqlib.option_types import Bits, Names
 
-_CHANGES = (
+CHANGES = (
     *("size", "stem", "limit", "weights", "validation", "epochs", "baseline_epochs", "batch_size"),
     *("max_steps", "precision", "n_threads", "n_workers", "device", "keep_first_last"),
 )
@@ -107,6 +107,8 @@ _CELLS = (
         help="Instead of the preset's: a source such as cifar10:PATH for all models, or "
         "TASK=SOURCE for those of one task, such as segmentation=camvid:PATH; may be repeated.",
     ),
+)
+TRAINING = (  # what `CHANGES` names, for every experiment that trains networks
     click.option("--size", type=Size(), help="Of the images in pixels, such as 64 or 192x256."),
     click.option("--stem", type=click.Choice(["imagenet", "small"]), help="For images of 32 px."),
     click.option("--limit", type=int, help="Use at most so many images of each split."),
@@ -129,6 +131,8 @@ _CELLS = (
         is_flag=True,
         help="Leave the first and the last layer at 8 bits, in both methods.",
     ),
+)
+_PLACE = (
     click.option(
         "--folder",
         type=click.Path(path_type=Path, file_okay=False),
@@ -145,14 +149,14 @@ _CELLS = (
 
 
 def _cells(command: Callable) -> Callable:
-    for option in reversed(_CELLS):
+    for option in reversed((*_CELLS, *TRAINING, *_PLACE)):
         command = option(command)
     return command
 
 
 def _sweep(options: dict[str, Any]) -> Sweep:
     """Take what says which runs out of ``options``."""
-    changes = {name: options.pop(name) for name in _CHANGES}
+    changes = {name: options.pop(name) for name in CHANGES}
     changes = {k: v for k, v in changes.items() if v is not None and v is not False}
     models = options.pop("models") or MODELS
     names = ("preset", "bits", "methods", "seeds", "powers", "rates_at", "data")

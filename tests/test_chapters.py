@@ -38,6 +38,7 @@ SMOKE = {
         "n_threads": 1,
     },
     "layer_snr": {"bits": [2, 4], "epochs": 1, "n_draws": 50, "size": 8},
+    "representations": {"preset": "smoke", "bits": [2], "epochs": 1, "n_images": 32},
 }
 FAVORS_PRUNING = "_blocks.8._depthwise_conv.weight"
 
@@ -230,6 +231,14 @@ ONE_LAYER_AT_A_TIME = [
 ]
 
 
+# what is watched otherwise; without the finished table the live run stands in for it
+WATCHED = [
+    {"bits": [2, 8], "seed": 3, "results": "", "epochs": 2},
+    {"bits": [8], "mild": 2, "n_images": 40},
+    {"bits": [3], "model": "mobilenet_v2", "size": 32, "results": ""},
+]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("parameters", ONE_LAYER_AT_A_TIME, ids=[0, 1, 2, 3])
 def test_the_chapter_on_layer_snr(parameters, tmp_path):
@@ -256,6 +265,31 @@ def test_the_chapter_on_layer_snr(parameters, tmp_path):
         assert glued["table_made"].startswith("The table was made at commit")
     if len(parameters["bits"]) == 1:
         assert glued["within_claim"].startswith("Within a layer there is nothing to put")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parameters", WATCHED, ids=["both", "mild", "mobilenet"])
+def test_the_chapter_on_representations_otherwise(parameters, tmp_path):
+    pytest.importorskip("torchmetrics")
+    glued, findings = execute("representations", parameters, tmp_path)
+    words = " ".join([*glued.values(), *findings.values()])
+    assert not {"nan", "nan%", "inf"} & set(words.replace(";", " ").split())
+    assert glued["lowest"] == str(parameters["bits"][0])
+    assert glued["mild_bits"] == str(parameters.get("mild", 8))
+    assert glued["prediction"].startswith(("it departs", "it does not depart", "there is no"))
+    for name in ("live_quant", "live_once", "live_claim"):
+        for n_bits in parameters["bits"]:
+            assert str(n_bits) in glued[name] and "bits" in glued[name]
+    assert glued["start_snr"] in findings["fig-before-after"]
+    live_again = parameters.get("results") == ""
+    assert glued["shown_words"].startswith("the live run again") == live_again
+    if live_again:
+        assert glued["claim_once"] == glued["live_claim"]
+        assert findings["fig-last-layer"] == findings["fig-live-last-layer"]
+        assert glued["control_words"] == "was not run"
+    else:
+        assert glued["shown_layers"] == "20" and "ResNet-20" in glued["shown_words"]
+    assert glued["vit_words"] == "not run"
 
 
 DENSITIES = ("fig-tensor-density", "fig-density")

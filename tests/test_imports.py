@@ -18,6 +18,7 @@ ROOMS = (
     *("agreement_findings", "layer_findings"),
     *("layer_words", "layer_plots", "training_findings", "training_plots"),
     *("snr_statistics", "snr_findings", "snr_plots"),
+    *("representations_command", "representation_findings", "representation_plots"),
     *("book", "cli", "__main__"),
 )
 

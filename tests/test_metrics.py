@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pqlib import cka, kurtosis, mse, relative_error, sqnr_db
+from pqlib.metrics import centered_gram, gram_alignment
 
 values = st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=1, max_size=20)
 
@@ -131,3 +132,35 @@ def test_shapes_must_agree():
     for function in (mse, relative_error, sqnr_db):
         with pytest.raises(ValueError, match=r"one shape, got \(2,\) and \(3,\)"):
             function([1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("shape", [(6, 200), (200, 6), (20, 20)])
+def test_cka_by_the_smaller_gram_matrix(shape):
+    """Fewer samples than features or more: the same number, without the larger matrix."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=shape), rng.normal(size=shape)
+    assert cka(x, y) == pytest.approx(naive_cka(x, y), rel=1e-10)
+    both = gram_alignment(centered_gram(x), centered_gram(y))
+    assert both == pytest.approx(cka(x, y), rel=1e-10)
+    wide = rng.normal(size=(4, 10**6))
+    assert cka(wide, wide) == pytest.approx(1, rel=1e-12)  # its features squared take 8 TB
+
+
+def test_cka_by_hand():
+    """Centered columns (1, -1, 0) and (1, 0, -1) / any scale: (x'y)^2 = 1, over 2 times 2."""
+    assert cka([[1], [-1], [0]], [[5], [0], [-5]]) == pytest.approx(0.25, rel=1e-12)
+
+
+def test_cka_of_unrelated_features():
+    """The biased estimator: p / (p + n) for p independent normal features of n samples."""
+    rng = np.random.default_rng(4)
+    for n, p in ((50, 450), (200, 200), (300, 30)):
+        x, y = rng.normal(size=(2, n, p))
+        assert cka(x, y) == pytest.approx(p / (p + n), rel=0.05)
+
+
+def test_gram_of_what_is_no_matrix():
+    with pytest.raises(ValueError, match=r"x must be 2-d .* got shape \(3,\)"):
+        centered_gram([1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match="x is the same for all samples"):
+        centered_gram(np.ones((3, 2)))

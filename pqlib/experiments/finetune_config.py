@@ -11,6 +11,7 @@ from pqlib.training.settings import Settings
 TRAINED = ("lsq", "prune")
 POST_TRAINING = ("post_training_quantize", "post_training_prune")
 METHODS = ("none", *POST_TRAINING, *TRAINED)
+CONTROLS = ("prune_at_once", "uncompressed")
 _FORMAT = 1  # of the records; another one is not read from an old folder
 
 
@@ -27,9 +28,10 @@ class FineTune:
     method : str
         "none" trains the network as it is, for the baseline; "lsq" and "prune" fine-tune it
         compressed; "post_training_quantize" and "post_training_prune" compress it and train
-        nothing.
+        nothing. For comparison "prune_at_once" has all its zeros before the first step, and
+        "uncompressed" fine-tunes a baseline as it is.
     n_bits : int, 2..16
-        Bits per weight; None for method "none".
+        Bits per weight; None for methods "none" and "uncompressed".
     settings : Settings
         Of the training; its seed also draws the data's split and the network's first weights.
     baseline : str, optional
@@ -73,13 +75,16 @@ class FineTune:
                 raise TypeError(f"{name} must be a text that is not empty, got {value!r}")
         if not isinstance(self.settings, Settings):
             raise TypeError(f"settings must be Settings, got {self.settings!r}")
-        check_choice("method", self.method, METHODS)
+        check_choice("method", self.method, (*METHODS, *CONTROLS))
         if self.method == "none":
             if self.n_bits is not None or self.baseline is not None:
                 raise ValueError(
                     "n_bits and baseline must be None with method 'none', got "
                     f"{self.n_bits!r} and {self.baseline!r}"
                 )
+        elif self.method == "uncompressed":
+            if self.n_bits is not None:
+                raise ValueError(f"n_bits must be None if uncompressed, got {self.n_bits!r}")
         else:
             check_integer("n_bits", self.n_bits, low=2, high=MAX_BITS)
         if isinstance(self.size, list | tuple):

@@ -27,6 +27,7 @@ from pqlib.training.models import build_model, task_of
 from pqlib.training.tasks import open_task
 
 Report = Callable[[tuple[int, int, float]], bool]
+Watch = Callable[[torch.nn.Module, Any, Any], Callable[[int, torch.nn.Module], dict[str, Any]]]
 _CLAIM_S = 60  # to wait for a process that is about to end
 
 
@@ -38,6 +39,7 @@ def run(
     checkpoint_seconds: float = 60.0,
     command: str = "",
     report: Report | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train, measure batch norm again, evaluate; what the ledger keeps.
 
@@ -56,6 +58,8 @@ def run(
     report : callable, optional
         Given (step, n_steps, loss) after each step; where it returns True, the checkpoint is
         written and `Stop` raised.
+    watch : callable, optional
+        Given (model, task, data) before anything is compressed, it returns ``on_epoch`` of `train`.
 
     Returns
     -------
@@ -90,6 +94,7 @@ def run(
         if config.baseline is not None:
             kept = checkpoints.load(weights_of(folder, config.baseline), config=config.baseline)
             model.load_state_dict(kept["model"])
+        on_epoch = watch(model, task, data) if watch is not None else None
         compression = _compressed(model, config)
         history = History((), 0, 0.0)
         if config.trains:
@@ -108,6 +113,7 @@ def run(
                 config=config.hash,
                 checkpoint_seconds=checkpoint_seconds,
                 on_step=on_step,
+                on_epoch=on_epoch,
                 device=device,
             )
         if rank > 0:
@@ -263,13 +269,15 @@ def _opened(config):
 
 
 def _compressed(model, config):
-    if config.method == "none":
+    if config.n_bits is None:
         return None
     options = {"keep_first_last": config.keep_first_last}
     if config.method in POST_TRAINING:
         method = "prune" if config.method == "post_training_prune" else "lsq"
         return post_training(model, method, config.n_bits, **options)
     options |= {"scaled_gradient": config.scaled_gradient, "monotone": config.monotone}
+    if config.method == "prune_at_once":
+        return compress(model, "prune", config.n_bits, at_once=True, **options)
     return compress(model, config.method, config.n_bits, **options)
 
 

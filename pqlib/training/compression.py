@@ -36,6 +36,8 @@ class Compression:
         The network itself, whose forward pass now sees compressed weights.
     layer_bits : dict of str to int
         Bits per weight of each layer.
+    at_once : bool, default False
+        Prune to the final sparsity before the first step.
 
     Notes
     -----
@@ -51,6 +53,7 @@ class Compression:
     layers: tuple[str, ...]
     model: nn.Module = field(repr=False)
     layer_bits: dict[str, int] = field(repr=False)
+    at_once: bool = False
     _baked: list[Row] | None = field(default=None, init=False, repr=False)
     _attached: list[tuple] | None = field(default=None, init=False, repr=False)
 
@@ -67,7 +70,8 @@ class Compression:
             s_t = s_f (1 - (1 - t / t_1)^3),   t_1 = floor(3 n_steps / 4),   s_f = 1 - b / 16
 
         (`cubic_sparsity`), chosen anew among all its weights, or added if monotone. Beyond t_1 the
-        masks stay as they are. LSQ: scales below their least value are moved back to it.
+        masks stay as they are; with ``at_once``, t_1 is 0. LSQ: scales below their least value are
+        moved back to it.
         """
         n_steps = check_integer("n_steps", n_steps, low=1, high=2**62)
         step = check_integer("step", step, low=0, high=2**62)
@@ -75,7 +79,7 @@ class Compression:
             for _, _, part in self._stepped():
                 part.project()
             return
-        end = 3 * n_steps // 4
+        end = 0 if self.at_once else 3 * n_steps // 4
         sparsity = {
             bits: cubic_sparsity(step, 0, end, 0.0, matched_sparsity(bits))
             for bits in set(self.layer_bits.values())
@@ -197,6 +201,7 @@ def compress(
     keep_first_last: bool = False,
     scaled_gradient: bool = True,
     monotone: bool = False,
+    at_once: bool = False,
 ) -> Compression:
     """Compress all convolutions and linear layers of a network while it trains (section 5).
 
@@ -218,6 +223,8 @@ def compress(
         For LSQ, see there.
     monotone : bool, default False
         For pruning, see `MagnitudeMask`.
+    at_once : bool, default False
+        For pruning: reach the final sparsity before the first step, and keep those masks.
 
     Returns
     -------
@@ -248,7 +255,7 @@ def compress(
         else:
             parts[name] = MagnitudeMask(weight, monotone=monotone)
     _attach(model, parts)
-    return Compression(method, n_bits, tuple(bits), model, bits)
+    return Compression(method, n_bits, tuple(bits), model, bits, at_once)
 
 
 def post_training(

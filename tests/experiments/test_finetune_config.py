@@ -57,6 +57,8 @@ def test_the_hash_is_of_all_that_numbers_depend_on():
         ({"n_bits": 1}, ValueError, "n_bits must be"),
         ({"method": "none"}, ValueError, "n_bits and baseline must be None"),
         ({"model": ""}, TypeError, "model must be a text"),
+        ({"method": "uncompressed", "n_bits": 4}, ValueError, "n_bits must be None if uncomp"),
+        ({"method": "prune_at_once", "n_bits": None}, TypeError, "n_bits must be"),
         ({"settings": None}, TypeError, "settings must be Settings"),
         ({"limit": 0}, ValueError, "limit must be"),
         ({"augment": 1}, TypeError, "augment must be True or False"),

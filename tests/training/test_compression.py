@@ -302,3 +302,19 @@ def test_a_network_as_people_have_it(method):
         outputs = model(images)
         compression.bake()
         assert (model(images) - outputs).abs().max() <= 1e-6
+
+
+def test_pruning_at_once_has_its_final_masks_from_the_first_step_on():
+    model = net()
+    compression = compress(model, "prune", 4, at_once=True)
+    after = copy.deepcopy(post_training(net(), "prune", 4).model.state_dict())
+    masks = None
+    for step in train(compression):
+        found = [part.mask.clone() for _, _, part in compression._parts()]
+        if step == 0:
+            for name, mask in zip(SIZES, found, strict=True):
+                assert torch.equal(mask, after[f"{name}.parametrizations.weight.0.multiplier"] != 0)
+            masks = found
+        assert all(map(torch.equal, masks, found))
+    zeros = {row["layer"]: row["sparsity"] * row["n_weights"] for row in compression.table()}
+    assert zeros == {k: pytest.approx(n_zeros(n, 0.75)) for k, n in SIZES.items()}
