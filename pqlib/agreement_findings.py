@@ -1,9 +1,8 @@
 """What a network still answers once it is compressed without training: tables and words."""
 
-from pathlib import Path
-
 import pandas as pd
 
+from pqlib import training_findings
 from pqlib.verdicts import by_bits
 
 TABLE = "agreement"
@@ -16,13 +15,10 @@ def read_table(folder: str) -> pd.DataFrame | None:
     Parameters
     ----------
     folder : str
-        Looked in, and below the folder above; "" for none.
+        See `pqlib.training_findings.read_table`.
     """
-    name = f"{TABLE}.csv"
-    for path in (Path(folder, name), Path("..", folder, name)) if folder else ():
-        if path.is_file():
-            return prepared(pd.read_csv(path))
-    return None
+    table = training_findings.read_table(TABLE, folder)
+    return None if table is None else prepared(table)
 
 
 def prepared(table: pd.DataFrame) -> pd.DataFrame:

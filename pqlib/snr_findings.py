@@ -5,11 +5,11 @@ The statistics are those of `pqlib.snr_statistics`, the figures those of `pqlib.
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from pqlib import training_findings
 from pqlib._validation import check_choice
 from pqlib.snr_statistics import KINDS, Estimate, correlation, finite_rows, mean_over_layers
 from pqlib.verdicts import by_bits
@@ -38,11 +38,8 @@ def read_table(folder: str) -> pd.DataFrame | None:
     folder : str
         "" for none.
     """
-    name = f"{TABLE}.csv"
-    for path in (Path(folder, name), Path("..", folder, name)) if folder else ():
-        if path.is_file():
-            return prepared(pd.read_csv(path))
-    return None
+    table = training_findings.read_table(TABLE, folder)
+    return None if table is None else prepared(table)
 
 
 def prepared(table: pd.DataFrame) -> pd.DataFrame:
