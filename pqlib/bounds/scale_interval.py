@@ -11,9 +11,9 @@ since \|L' s z\| <= \|L' (s z - w)\| + \|L' w\|, with E^2 the sum of w' P w. So 
 
 .. math:: e(s) \ge \frac{e(s_0) - r E}{1 + r}.
 
-Errors are those of the products s z in float64, each within u = 2^-53 of itself, so that they move
-|L' (s z - w)| by at most beta = u s 2^(b-1) (sum over channels of (sum_i P_ii^(1/2))^2)^(1/2). That
-is lost at s and at s_0, 2 + r times in all; 4 beta are taken from the numerator.
+Errors are those of the products s z in float64, each within u = 2^-53 of itself, which moves the
+norm of L' (s z - w) by beta = u s 2^(b-1) (sum over channels of (sum_i P_ii^(1/2))^2)^(1/2) at
+most. That is lost at s and at s_0, 2 + r times in all; 4 beta are taken from the numerator.
 
 An optimum at one scale thus bounds the error at all scales near it. The interval is split where
 this bound is least, until it exceeds the given error everywhere or a scale is found that does not.
