@@ -91,7 +91,7 @@ def _smoke(model):
 
 
 _LAPTOP = {  # epochs and rate of the baseline's training, then epochs and rate of the fine-tuning
-    "vit_small": (15, 5e-4, 4, 1e-4),
+    "vit_small": (15, 1e-4, 4, 3e-5),
     "resnet50": (15, 0.004, 4, 0.004),
     "efficientnet_lite0": (15, 0.005, 4, 0.01),
     "deeplab_v3_mobilenet_v2": (20, 0.02, 4, 0.01),
@@ -110,7 +110,7 @@ def _laptop(model):
         "scenes:800" if detects else "scenes:2500" if segments else "scenes:5600",
         Settings(
             epochs,
-            16 if segments or detects else 64,
+            16 if transformer or segments or detects else 64,
             rate,
             optimizer,
             weight_decay=1e-4 if model not in TABLE4 else TABLE4[model].weight_decay,
