@@ -18,6 +18,7 @@ from rich.table import Column, Table
 
 from pqlib.agreement_command import agreement
 from pqlib.layers_command import layers
+from pqlib.leads_command import leads
 from pqlib.option_types import Bits
 from pqlib.representations_command import representations
 from pqlib.run_command import runs
@@ -94,6 +95,7 @@ main.add_command(layers)
 main.add_command(runs)
 runs.add_command(agreement)
 runs.add_command(representations)
+runs.add_command(leads)
 
 
 @main.group()

@@ -25,7 +25,7 @@ NAMES = {
 }
 PAPER, OURS = "paper_table1", "table1_small_data"
 FINE_TUNED, POST_TRAINING = "fine-tuned", "post-training"
-_METHODS = {  # of a run, and when
+METHODS_OF_RUNS = {  # by that of a record: the method in words, and when it compresses
     "lsq": ("quantization", FINE_TUNED),
     "prune": ("pruning", FINE_TUNED),
     "post_training_quantize": ("quantization", POST_TRAINING),
@@ -141,8 +141,8 @@ def runs_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Records of runs as rows: ``method`` and ``when`` in words, value, bits and what was spent."""
     rows = []
     for record in records:
-        if record["method"] in _METHODS:
-            method, when = _METHODS[record["method"]]
+        if record["method"] in METHODS_OF_RUNS:
+            method, when = METHODS_OF_RUNS[record["method"]]
             rows.append(dict(record) | {"method": method, "when": when})
     return pd.DataFrame(rows)
 
@@ -241,9 +241,9 @@ def compare_spared(
         weight, ``lead`` and its interval ``low`` to ``high``.
     """
     runs = {
-        (_METHODS[r["method"]][0], r["keep_first_last"]): r
+        (METHODS_OF_RUNS[r["method"]][0], r["keep_first_last"]): r
         for r in records
-        if r["n_bits"] == n_bits and _METHODS.get(r["method"], ("", ""))[1] == FINE_TUNED
+        if r["n_bits"] == n_bits and METHODS_OF_RUNS.get(r["method"], ("", ""))[1] == FINE_TUNED
     }
     rows = {}
     for comparison, spared in SPARED.items():

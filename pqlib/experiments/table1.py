@@ -306,7 +306,7 @@ def _fields(config):
     return {"hash": config.hash, **plain.pop("settings"), **plain}
 
 
-_RESULTS = (
+RESULTS = (  # fields of a record that its config does not hold, and the learning rate
     *("hash", "learning_rate", "hardware", "versions", "commit", "command", "status", "reason"),
     *("notes", "task", "metric", "value", "validation_value", "fp_value", "bits_per_weight"),
     *("sparsity", "n_train", "n_test", "n_steps", "loss", "seconds", "fingerprint", "format"),
@@ -316,4 +316,4 @@ _RESULTS = (
 
 def _cell(record) -> str:
     """What a record is a number of, whatever its learning rate."""
-    return config_hash({k: v for k, v in record.items() if k not in _RESULTS})
+    return config_hash({k: v for k, v in record.items() if k not in RESULTS})

@@ -1,0 +1,182 @@
+"""Quantization's lead over pruning in each cell of a sweep of Table 1, with its interval."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pqlib._validation import check_integer
+from pqlib.experiments.ledger import Ledger
+from pqlib.experiments.rate_choice import best_of
+from pqlib.experiments.table1 import CONFIG, RESULTS
+from pqlib.training_findings import METHODS_OF_RUNS, per_image
+
+N_DRAWS = 1000
+_APART = ("method", "seed", "baseline")  # fields in which the runs of one row differ
+_SIDES = "quantization", "pruning"
+
+
+def leads(
+    folder: Path,
+    *,
+    n_draws: int = N_DRAWS,
+    seed: int = 0,
+    on_row: Callable[[dict[str, Any]], None] | None = None,
+) -> tuple[pd.DataFrame, list[str]]:
+    """Both methods side by side, cell by cell, over all seeds that both have.
+
+    Parameters
+    ----------
+    folder : Path
+        Of a sweep of `pqlib run table1`, or a copy of its rows with the ``per_image.npz`` of each.
+    n_draws : int, 2..1e6, default 1000
+        Of the bootstrap.
+    seed : int >= 0, default 0
+        Of the bootstrap.
+    on_row : callable, optional
+        Given each row as soon as it is there.
+
+    Returns
+    -------
+    table : DataFrame
+        A row per model, data and other settings, "fine-tuned" or "post-training", and budget:
+        ``quantization`` and ``pruning`` (means over seeds), ``lead`` in points, its interval
+        ``low`` to ``high`` (`lead_interval`), ``winner`` ("neither" where that holds zero),
+        ``lead_by_seed``, and for each method the runs' learning rates, hashes and commands.
+    left_out : list of str
+        Cells that lack a finished run of one of the methods, in words.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder is missing, or what a run's images add to its metric.
+    ValueError
+        If the folder has no finished run of either method.
+
+    Notes
+    -----
+    Of a cell's learning rates the one with the best validation is taken, as in ``table1.csv``; the
+    test images have no part in it.
+    """
+    check_integer("n_draws", n_draws, low=2, high=10**6)
+    check_integer("seed", seed, low=0, high=2**63 - 1)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no sweep; name the --folder of `pqlib run table1`")
+    cells: dict[str, dict[str, dict[int, list]]] = {}
+    for record in Ledger(folder, CONFIG).records().values():
+        if record["method"] in METHODS_OF_RUNS:
+            method, when = METHODS_OF_RUNS[record["method"]]
+            fields = {k: v for k, v in record.items() if k not in (*RESULTS, *_APART)}
+            runs = cells.setdefault(json.dumps([when, fields], sort_keys=True), {})
+            found = runs.setdefault(method, {}).setdefault(record["seed"], [])
+            found += [record] if record["status"] == "done" else []
+    if not any(runs for cell in cells.values() for by in cell.values() for runs in by.values()):
+        raise ValueError(f"{folder} has no finished run of quantization or pruning; go on with it")
+    rows, left_out = [], []
+    for key, by_method in cells.items():
+        when, fields = json.loads(key)
+        quantized, pruned = (by_method.get(side, {}) for side in _SIDES)
+        seeds = sorted(s for s in quantized if quantized[s] and pruned.get(s))
+        if not seeds:
+            absent = [m for m in _SIDES if not any(by_method.get(m, {}).values())]
+            lacks = f"no {' and '.join(absent)}" if absent else "no seed in common"
+            left_out.append(f"{fields['model']} {fields['n_bits']} bits, {when}: {lacks}")
+            continue
+        chosen = {m: [best_of(by_method[m][s]) for s in seeds] for m in _SIDES}
+        row = _row(folder, when, seeds, chosen, n_draws, seed)
+        rows.append(row)
+        if on_row is not None:
+            on_row(row)
+    table = pd.DataFrame(rows)
+    if rows:
+        order = ["model", "data", "keep_first_last", "when", "n_bits"]
+        table = table.sort_values(order, kind="stable", ignore_index=True)
+    return table, sorted(left_out)
+
+
+def lead_interval(
+    score: Callable[[np.ndarray], float],
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    n_draws: int,
+    seed: int,
+) -> tuple[float, float]:
+    """Middle 95 % of the mean over seeds of score(first) - score(second), by a paired bootstrap.
+
+    Parameters
+    ----------
+    score : callable
+        From rows of images to the metric.
+    pairs : sequence of (ndarray, ndarray)
+        Of each seed what every test image adds to the metric of both methods, the same images in
+        the same order throughout; one row per image.
+    n_draws, seed : int
+
+    Notes
+    -----
+    Each draw takes as many test images as there are, with replacement, the same for both methods
+    and all seeds; and, where there are several, as many seeds, with replacement. With few seeds the
+    latter understates what other seeds would do.
+    """
+    n = len(pairs[0][0])
+    for pair in pairs:
+        for images in pair:
+            if len(images) != n:
+                raise ValueError(
+                    f"pairs must be of the same test images, got {n} and {len(images)} of them"
+                )
+    rng = np.random.default_rng(seed)
+    means = []
+    for _ in range(n_draws):
+        images = rng.integers(0, n, n)
+        seeds, times = np.unique(rng.integers(0, len(pairs), len(pairs)), return_counts=True)
+        differences = [score(pairs[s][0][images]) - score(pairs[s][1][images]) for s in seeds]
+        means.append(np.average(differences, weights=times))
+    low, high = np.nanquantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _row(folder, when, seeds, chosen, n_draws, seed) -> dict[str, Any]:
+    from pqlib.training.models import normalization_of
+    from pqlib.training.tasks import task_class
+
+    first = chosen["quantization"][0]
+    normalization = normalization_of(first["model"], first["variant"])
+    task = task_class(first["task"])(1, 32, normalization)  # for its score alone
+    images = [[per_image(folder, r["hash"]) for r in chosen[m]] for m in _SIDES]
+    low, high = lead_interval(task.score, [*zip(*images, strict=True)], n_draws=n_draws, seed=seed)
+    values = {m: np.array([r["value"] for r in chosen[m]]) for m in _SIDES}
+    by_seed = values["quantization"] - values["pruning"]
+    row = {
+        **{k: first[k] for k in ("model", "data", "keep_first_last", "epochs")},
+        "size": "x".join(map(str, np.atleast_1d(first["size"]))),
+        "when": when,
+        "n_bits": first["n_bits"],
+        "metric": first["metric"],
+        "fp_value": float(np.mean([r["fp_value"] for r in chosen["quantization"]])),
+        **{m: float(v.mean()) for m, v in values.items()},
+        "lead": float(by_seed.mean()),
+        "low": low,
+        "high": high,
+        "winner": "quantization" if low > 0 else "pruning" if high < 0 else "neither",
+        "seeds": _texts(seeds),
+        "lead_by_seed": _texts(f"{lead:.6g}" for lead in by_seed),
+        "n_train": first["n_train"],
+        "n_test": first["n_test"],
+        "n_draws": n_draws,
+    }
+    for method, runs in chosen.items():
+        row[f"rate_{method}"] = _texts(f"{r['learning_rate']:.6g}" for r in runs)
+        row[f"hash_{method}"] = _texts(r["hash"] for r in runs)
+        row[f"command_{method}"] = "; ".join(r["command"] for r in runs)
+    both = [*chosen["quantization"], *chosen["pruning"]]
+    for name in ("hardware", "versions", "commit"):
+        row[name] = "; ".join(sorted({r[name] for r in both}))
+    return row
+
+
+def _texts(values) -> str:
+    return " ".join(map(str, values))

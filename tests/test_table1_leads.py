@@ -1,0 +1,154 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from pqlib.cli import main
+from pqlib.experiments.finetune_config import FineTune
+from pqlib.experiments.finetune_record import described
+from pqlib.experiments.ledger import Ledger
+from pqlib.experiments.table1 import CONFIG
+from pqlib.table1_leads import lead_interval, leads
+from pqlib.training.settings import Settings
+
+N_IMAGES = 400
+
+
+def settings(seed=0, rate=0.01, epochs=4):
+    return Settings(epochs, 64, rate, seed=seed)
+
+
+def add(folder, method, n_bits, right, *, validation=50.0, status="done", **options):
+    """A run that has the first ``right`` of 400 test images right."""
+    config = FineTune("resnet18", "digits", settings(**options), method, n_bits, "base")
+    record = described(config, f"pqlib run {method} {n_bits} {options}") | {
+        "status": status, "reason": "", "task": "classification", "metric": "accuracy",
+        "value": right / 4, "validation_value": validation, "fp_value": 98.0, "n_train": 5000,
+        "n_test": N_IMAGES,
+    }  # fmt: skip
+    Ledger(folder, CONFIG).add(config.hash, record)
+    (folder / config.hash).mkdir(exist_ok=True)
+    np.savez(folder / config.hash / "per_image.npz", test=np.arange(N_IMAGES) < right)
+    return config.hash
+
+
+def test_lead_is_that_of_the_runs_chosen_on_validation_images(tmp_path):
+    add(tmp_path, "lsq", 4, 380, validation=90.0, rate=0.01)
+    add(tmp_path, "lsq", 4, 396, validation=80.0, rate=0.03)  # better on the test images alone
+    pruned = add(tmp_path, "prune", 4, 300)
+    table, left_out = leads(tmp_path, n_draws=200)
+    row = table.iloc[0]
+    assert (len(table), left_out) == (1, [])
+    assert (row["quantization"], row["pruning"], row["lead"]) == (95.0, 75.0, 20.0)
+    assert 14 < row["low"] < 18 < 22 < row["high"] < 26  # 20 +- 2 standard errors of 2 points
+    assert row["winner"] == "quantization"
+    assert row["rate_quantization"] == "0.01"
+    assert row["hash_pruning"] == pruned
+    assert row["command_pruning"].startswith("pqlib run prune 4")
+
+
+def test_tie_and_winner_follow_the_interval(tmp_path):
+    add(tmp_path, "lsq", 2, 200)
+    add(tmp_path, "prune", 2, 300)
+    add(tmp_path, "lsq", 8, 380)
+    add(tmp_path, "prune", 8, 379)
+    table, _ = leads(tmp_path, n_draws=300)
+    assert table["n_bits"].tolist() == [2, 8]
+    assert table["winner"].tolist() == ["pruning", "neither"]
+    assert table["high"][0] < 0
+    assert table["low"][1] <= 0 <= table["high"][1]
+
+
+def test_seeds_are_averaged_where_both_methods_have_them(tmp_path):
+    for seed, quantized, pruned in ((0, 380, 340), (1, 376, 352), (2, 390, None)):
+        add(tmp_path, "lsq", 3, quantized, seed=seed)
+        if pruned:
+            add(tmp_path, "prune", 3, pruned, seed=seed)
+    row = leads(tmp_path, n_draws=200)[0].iloc[0]
+    assert row["seeds"] == "0 1"
+    assert row["lead_by_seed"] == "10 6"
+    assert row["quantization"] == pytest.approx(94.5, abs=1e-9)
+    assert row["lead"] == pytest.approx(8.0, abs=1e-9)
+
+
+def test_what_has_no_partner_is_named_and_has_no_row(tmp_path):
+    add(tmp_path, "lsq", 2, 200)
+    add(tmp_path, "lsq", 3, 200)
+    add(tmp_path, "prune", 3, 0, status="failed")
+    add(tmp_path, "prune", 4, 300, seed=0)
+    add(tmp_path, "lsq", 4, 300, seed=1)
+    add(tmp_path, "post_training_prune", 8, 300, epochs=0)
+    add(tmp_path, "post_training_quantize", 8, 380, epochs=0)
+    table, left_out = leads(tmp_path, n_draws=50)
+    assert table[["when", "n_bits"]].to_numpy().tolist() == [["post-training", 8]]
+    assert left_out == [
+        "resnet18 2 bits, fine-tuned: no pruning",
+        "resnet18 3 bits, fine-tuned: no pruning",
+        "resnet18 4 bits, fine-tuned: no seed in common",
+    ]
+
+
+def test_other_settings_are_other_rows(tmp_path):
+    for epochs, pruned in ((4, 300), (8, 320)):
+        add(tmp_path, "lsq", 4, 380, epochs=epochs)
+        add(tmp_path, "prune", 4, pruned, epochs=epochs)
+    table, _ = leads(tmp_path, n_draws=50)
+    assert sorted(table["lead"]) == [15.0, 20.0]
+
+
+def test_interval_covers_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    held = 0
+    for repeat in range(200):
+        first, second = rng.random(300) < 0.9, rng.random(300) < 0.8
+        low, high = lead_interval(np.mean, [(first, second)], n_draws=200, seed=repeat)
+        held += low <= 0.1 <= high
+    assert 178 <= held <= 200  # 190 expected, four standard deviations of 3
+
+
+def test_interval_is_wider_where_seeds_differ():
+    right = np.arange(400) < 360
+    alike = [(right, np.arange(400) < n) for n in (320, 320, 320)]
+    apart = [(right, np.arange(400) < n) for n in (280, 320, 360)]
+    widths = [
+        np.ptp(lead_interval(np.mean, pairs, n_draws=400, seed=0)) for pairs in (alike, apart)
+    ]
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_pairs_must_be_of_the_same_images():
+    with pytest.raises(ValueError, match=r"same test images, got 3 and 4"):
+        lead_interval(np.mean, [(np.ones(3), np.ones(4))], n_draws=2, seed=0)
+
+
+def test_bad_folders_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no sweep; name the --folder"):
+        leads(tmp_path)
+    add(tmp_path, "lsq", 2, 0, status="failed")
+    with pytest.raises(ValueError, match="no finished run of quantization or pruning"):
+        leads(tmp_path)
+
+
+def test_command_writes_the_table_and_says_what_is_left_out(tmp_path):
+    add(tmp_path, "lsq", 4, 380)
+    add(tmp_path, "prune", 4, 381)
+    add(tmp_path, "lsq", 5, 380)
+    done = CliRunner().invoke(main, ["run", "leads", str(tmp_path), "--n-draws", "50"])
+    assert done.exit_code == 0, done.output
+    assert "resnet18 4 bits, fine-tuned: quantization 95.0, pruning 95.2, lead -0.2" in done.output
+    assert "a tie" in done.output
+    assert "left out: resnet18 5 bits, fine-tuned: no pruning" in done.output
+    table = pd.read_csv(tmp_path / "leads.csv")
+    assert table["winner"].tolist() == ["neither"]
+
+
+def test_command_leaves_no_table_without_pairs(tmp_path):
+    add(tmp_path, "lsq", 4, 380)
+    done = CliRunner().invoke(main, ["run", "leads", str(tmp_path)])
+    assert "no cell has both methods yet" in done.output
+    assert not (tmp_path / "leads.csv").exists()
+    missing = tmp_path / json.loads((tmp_path / "config.json").read_text())["experiment"]
+    done = CliRunner().invoke(main, ["run", "leads", str(missing)])
+    assert done.exit_code == 2
