@@ -14,6 +14,7 @@ from nbformat.v4 import new_markdown_cell
 from pqlib.book.execute import BuildError, Run
 
 _MARKER = "<!-- paper-versus-book -->"
+_COMPUTED = re.compile(r"\{computed\}`(\w+):(\w+)`")  # {computed}`chapter:name`, in a page of prose
 
 
 def stage(root: Path, runs: Sequence[Run], profile: str, site: Path, toc: Any) -> None:
@@ -53,11 +54,36 @@ def stage(root: Path, runs: Sequence[Run], profile: str, site: Path, toc: Any) -
             _insert_banner(run, profile, notebook)
         notebook.cells.append(new_markdown_cell(_stamp(run, profile), id="stamp"))
         nbformat.write(notebook, site / "notebooks" / f"{run.chapter.name}.ipynb")
-    page = site / "book" / "paper_versus_book.md"
-    if "book/paper_versus_book" in str(toc):
-        text = page.read_text("utf-8")
-        rows = yaml.safe_load(page.with_suffix(".yml").read_text("utf-8"))
-        page.write_text(text.replace(_MARKER, comparison_table(rows, texts)), "utf-8")
+    for page in sorted((site / "book").glob("*.md")):
+        if f"book/{page.stem}'" not in str(toc):
+            continue
+        text = quoted(page.read_text("utf-8"), texts, page.name)
+        if page.stem == "paper_versus_book":
+            rows = yaml.safe_load(page.with_suffix(".yml").read_text("utf-8"))
+            text = text.replace(_MARKER, comparison_table(rows, texts))
+        page.write_text(text, "utf-8")
+
+
+def quoted(text: str, texts: Mapping[str, Mapping[str, str]], page: str) -> str:
+    """Put what a chapter glued in the place of each ``{computed}`chapter:name` `` of a page.
+
+    Parameters
+    ----------
+    text : str
+        Of the page.
+    texts : dict of str to dict
+        What each chapter glued, by chapter and name.
+    page : str
+        Named if a value is missing.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        chapter, name = found.groups()
+        if name not in texts.get(chapter, {}):
+            raise BuildError(f"{page}: chapter {chapter} glues no {name}; see {found[0]}")
+        return texts[chapter][name]
+
+    return _COMPUTED.sub(value, text)
 
 
 def comparison_table(rows: Sequence[Mapping[str, Any]], texts: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from fixture_book import chapter
 
 from pqlib.book.build import build_book, runs_of
 from pqlib.book.execute import BuildError
-from pqlib.book.stage import comparison_table, stage
+from pqlib.book.stage import comparison_table, quoted, stage
 
 ROW = {
     "item": "Fig 1",
@@ -111,3 +111,12 @@ def test_buttons_appear_only_when_the_address_is_set(built, tmp_path):
         path.write_text(plain)
     assert linked["html"]["use_edit_page_button"]
     assert linked["launch_buttons"]["colab_url"]
+
+
+def test_pages_quote_what_chapters_glued():
+    texts = {"a": {"words": "quantization wins", "n": "3"}}
+    text = "At {computed}`a:n` bits {computed}`a:words`. {glue:text}`n` stays."
+    assert quoted(text, texts, "p.md") == "At 3 bits quantization wins. {glue:text}`n` stays."
+    for missing in ("{computed}`a:other`", "{computed}`b:words`"):
+        with pytest.raises(BuildError, match=r"p\.md: chapter . glues no \w+; see \{computed"):
+            quoted(f"x {missing}", texts, "p.md")
