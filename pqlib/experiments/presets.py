@@ -12,6 +12,7 @@ from pqlib.training.settings import Settings
 PRESETS = ("smoke", "laptop", "gpu", "paper")
 STEP = 0.33  # between two learning rates (appendix G)
 RATES_AT = {"laptop": (2, 4, 8)}  # budgets at which `pqlib run` tries the rates of a preset
+_UNUSED_RATE = 0.05  # of baselines that are not trained, lest a preset's new rate rename their runs
 
 
 @dataclass(frozen=True)
@@ -274,6 +275,8 @@ class Sweep:
         first = {"epochs": changes["baseline_epochs"]} if "baseline_epochs" in changes else {}
         rest = {k: v for k, v in changes.items() if k not in training and k != "baseline_epochs"}
         settings = dataclasses.replace(found.base.settings, **shared, **first, seed=seed)
+        if settings.epochs == 0:
+            settings = dataclasses.replace(settings, learning_rate=_UNUSED_RATE)
         compressing = ("keep_first_last", "scaled_gradient", "monotone")
         base = dataclasses.replace(
             found.base, **{k: v for k, v in rest.items() if k not in compressing}

@@ -2,11 +2,14 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import pytest
 
+from pqlib.experiments import presets
 from pqlib.experiments.finetune_config import FineTune
 from pqlib.experiments.finetune_cost import hours, rate_of
+from pqlib.experiments.ledger import Ledger
 from pqlib.experiments.presets import (
     MODELS,
     PRESETS,
@@ -16,6 +19,8 @@ from pqlib.experiments.presets import (
     cells,
     plan,
 )
+from pqlib.experiments.rate_choice import followers
+from pqlib.experiments.table1 import CONFIG as TABLE1
 from pqlib.training.settings import Settings
 
 CONFIG = FineTune("resnet18", "digits", Settings(1, 8, 0.1), "lsq", 4, "abc")
@@ -171,3 +176,26 @@ def test_hours():
         assert rate_of(plan("smoke", model).base) > 0
     after = dataclasses.replace(CONFIG, method="post_training_prune")
     assert hours(after, (1000, 1000), 100.0) < hours(CONFIG, (1000, 1000), 100.0)
+
+
+def test_a_baseline_that_is_not_trained_keeps_its_name_when_a_preset_changes(monkeypatch):
+    def hashes(epochs):
+        changes = {"baseline_epochs": epochs, "epochs": 3}
+        return [c.hash for c in Sweep("laptop", ("resnet50",), bits=(4,), changes=changes).cells()]
+
+    untrained, trained = hashes(0), hashes(1)
+    monkeypatch.setitem(presets._LAPTOP, "resnet50", (15, 0.3, 4, 0.004))
+    assert hashes(0) == untrained
+    assert not set(hashes(1)) & set(trained)
+
+
+def test_rows_of_the_committed_ledger_belong_to_its_command():
+    folder = Path(__file__).parents[2] / "book" / "results" / "ledger" / "cifar_resnets"
+    data = ("cifar10-npz:$PQLIB_DATA/cifar10/cifar10-lossless-subset.npz",)
+    changes = {"weights": "pretrained", "baseline_epochs": 0, "epochs": 20}
+    models = "cifar_resnet20", "cifar_resnet32"
+    swept = Sweep("laptop", models, seeds=(0, 1, 2), rates_at=(2, 4, 8), data=data, changes=changes)
+    records = Ledger(folder, TABLE1).records()
+    known = [*swept.cells(), *(f.config for f in followers(swept, records))]
+    assert set(records) <= {config.hash for config in known}
+    assert len(records) > 5
