@@ -18,7 +18,8 @@ ROOMS = (
     *("layer_findings", "layer_words", "layer_plots"),
     *("training_findings", "agreement_findings", "training_plots"),
     *("snr_statistics", "snr_findings", "snr_plots"),
-    *("representations_command", "representation_findings", "representation_plots"),
+    *("representations_command", "representation_findings", "representation_words"),
+    *("representation_plots",),
     *("book", "cli", "__main__"),
 )
 
