@@ -17,7 +17,7 @@ ROOMS = (
     *("experiments", "option_types", "layers_command", "run_command", "agreement_command"),
     *("layer_findings", "layer_words", "layer_plots"),
     *("training_findings", "agreement_findings", "training_plots"),
-    *("snr_statistics", "snr_findings", "snr_plots"),
+    *("snr_statistics", "snr_findings", "snr_words", "snr_plots"),
     *("representations_command", "representation_findings", "representation_words"),
     *("representation_plots",),
     *("book", "cli", "__main__"),
