@@ -12,7 +12,7 @@ ROOMS = (
     *("compilation", "accurate", "kernels", "scale_search", "ranges"),
     *("comparison", "verdicts", "tensor_formats", "checkpoints", "downloads", "zoo"),
     *("layers", "bounds", "training"),
-    *("tensor_scan", "scan", "authors", "zoo_statistics", "zoo_predictors"),
+    *("tensor_scan", "scan", "authors", "zoo_statistics", "zoo_predictors", "zoo_words"),
     *("findings", "plot_style", "plots", "prediction_plots", "zoo_plots", "scan_command"),
     *("experiments", "option_types", "layers_command", "run_command", "agreement_command"),
     *("layer_findings", "layer_words", "layer_plots"),
