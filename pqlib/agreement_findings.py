@@ -121,5 +121,7 @@ def facts(table: pd.DataFrame) -> dict[str, str]:
         "ahead": ahead_words(table),
         "bits": str(n_bits),
         "top": f"{shares[quantization]:.1f} % of the answers against {shares[pruning]:.1f} %",
-        "snr": f"{decibels[quantization]:.1f} dB and {decibels[pruning]:.1f} dB".replace("-", "−"),
+        "snr": f"{decibels[quantization]:z.1f} dB and {decibels[pruning]:z.1f} dB".replace(
+            "-", "−"
+        ),
     }

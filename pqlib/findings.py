@@ -64,7 +64,7 @@ class Table:
         if value is None:
             return "–"
         if isinstance(value, float):
-            return f"{value:.{self.digits}f}".replace("inf", "∞").replace("-", "−")
+            return f"{value:z.{self.digits}f}".replace("inf", "∞").replace("-", "−")
         return str(value).replace("|", r"\|")
 
     def _repr_markdown_(self) -> str:

@@ -129,7 +129,7 @@ def lead_words(terms: pd.DataFrame) -> dict[str, str]:
     ):
         gain = (terms[better] - terms[plain]).replace([np.inf, -np.inf], np.nan).dropna()
         middle, most = (gain.median(), gain.max()) if len(gain) else (0.0, 0.0)
-        words[name] = f"{middle:.2f} dB in the median and {most:.2f} dB at most".replace("-", "−")
+        words[name] = f"{middle:z.2f} dB in the median and {most:z.2f} dB at most".replace("-", "−")
     return words
 
 

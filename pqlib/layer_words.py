@@ -56,7 +56,7 @@ def gain_words(better: float, plain: float) -> str:
     """What the one SNR is above the other: "1.20 dB"."""
     if not np.isfinite(better):
         return "no finite number of decibels"
-    return f"{better - plain:.2f} dB".replace("-", "−")
+    return f"{better - plain:z.2f} dB".replace("-", "−")
 
 
 def share_words(rows: pd.DataFrame, bound: str) -> str:

@@ -119,6 +119,12 @@ def trends(table: pd.DataFrame, *, n_draws: int = 1000, seed: int = 0) -> pd.Dat
     return pd.DataFrame(rows)
 
 
+def rows_of(found: pd.DataFrame, method: str, measure: str) -> pd.DataFrame:
+    """Rows of `trends` of one method by one measure, the fewest bits first."""
+    rows = found[(found["method"] == method) & (found["measure"] == measure)]
+    return rows.sort_values("n_bits")
+
+
 def by_start(moved: pd.DataFrame, measure: str) -> dict[str, float]:
     """Whether those that begin farther away are those that come closer.
 
@@ -159,13 +165,13 @@ def start_words(moved: pd.DataFrame, measure: str) -> str:
 def verdict_words(found: pd.DataFrame, method: str, measure: str) -> str:
     """Where the layers go: "closer to the original at 2 bits, farther from it at 4 bits"."""
     said = {CLOSER: "closer to the original", FARTHER: "farther from it", OPEN: "no verdict"}
-    rows = _of(found, method, measure)
+    rows = rows_of(found, method, measure)
     return by_bits({int(r["n_bits"]): said[r["verdict"]] for _, r in rows.iterrows()})
 
 
 def change_words(found: pd.DataFrame, method: str, measure: str) -> str:
     """Mean changes with their intervals: "+1.2 dB (0.4 to 2.0) at 2 bits"."""
-    rows = _of(found, method, measure)
+    rows = rows_of(found, method, measure)
     return by_bits(
         {
             int(r["n_bits"]): f"{signed(r['change'], measure)} ("
@@ -178,7 +184,7 @@ def change_words(found: pd.DataFrame, method: str, measure: str) -> str:
 
 def count_words(found: pd.DataFrame, method: str, measure: str) -> str:
     """How many layers come closer: "12 of 20 layers at 2 bits, 3 of 20 layers at 4 bits"."""
-    rows = _of(found, method, measure)
+    rows = rows_of(found, method, measure)
     return by_bits(
         {int(r["n_bits"]): f"{r['n_closer']} of {r['n_layers']} layers" for _, r in rows.iterrows()}
     )
@@ -186,7 +192,7 @@ def count_words(found: pd.DataFrame, method: str, measure: str) -> str:
 
 def last_layer_words(found: pd.DataFrame, method: str, measure: str) -> str:
     """The last layer before the classifier: "from 3.1 to 5.0 dB at 2 bits"."""
-    rows = _of(found, method, measure)
+    rows = rows_of(found, method, measure)
     unit = " dB" if measure == "sqnr_db" else ""
     return by_bits(
         {
@@ -200,7 +206,7 @@ def last_layer_words(found: pd.DataFrame, method: str, measure: str) -> str:
 def last_layer_moves(found: pd.DataFrame, method: str, measure: str) -> str:
     """Where that one layer goes: "comes closer at 2 bits, goes farther at 4 bits"."""
     said = {1: "comes closer", 0: "stays", -1: "goes farther"}
-    rows = _of(found, method, measure)
+    rows = rows_of(found, method, measure)
     return by_bits(
         {int(r["n_bits"]): said[int(np.sign(r["last_change"]))] for _, r in rows.iterrows()}
     )
@@ -254,18 +260,13 @@ def final_epoch(table: pd.DataFrame) -> int:
 def signed(value: float, measure: str) -> str:
     """A change with its sign and unit."""
     digits, unit = (1, " dB") if measure == "sqnr_db" else (3, "")
-    return f"{round(value, digits) or 0.0:+.{digits}f}{unit}".replace("-", "−")
+    return f"{value:+z.{digits}f}{unit}".replace("-", "−")
 
 
 def plain(value: float, measure: str) -> str:
     """A value of a measure, without unit."""
     digits = 1 if measure == "sqnr_db" else 3
-    return f"{round(value, digits) or 0.0:.{digits}f}".replace("-", "−").replace("inf", "∞")
-
-
-def _of(found, method, measure):
-    rows = found[(found["method"] == method) & (found["measure"] == measure)]
-    return rows.sort_values("n_bits")
+    return f"{value:z.{digits}f}".replace("-", "−").replace("inf", "∞")
 
 
 def _claim(pruning: str, quantization: str) -> str:

@@ -210,11 +210,11 @@ def dearer(gap: Estimate, unit: str) -> str:
         return "there is no pair of points with one SNR"
     sign = -1 if gap.sign < 0 else 1
     low, high = sorted((sign * gap.low, sign * gap.high))
-    size = f"{sign * gap.value:.3g} {unit} ({low:.3g} to {high:.3g})".replace("-", "−")
+    size = f"{sign * gap.value:z.3g} {unit} ({low:z.3g} to {high:z.3g})".replace("-", "−")
     if gap.sign == 0:
         return f"the two tie: pruning's excess is {size}"
     return f"{'pruning' if gap.sign > 0 else 'quantization'} costs more, by {size}"
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}".replace("-", "−")
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:z.3g}".replace("-", "−")

@@ -38,8 +38,8 @@ class Estimate:
     def __str__(self) -> str:
         if not math.isfinite(self.value):
             return "not defined"
-        text = f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
-        return text.replace("-0.00", "0.00").replace("-", "−")
+        text = f"{self.value:z.2f} ({self.low:z.2f} to {self.high:z.2f})"
+        return text.replace("-", "−")
 
     @property
     def sign(self) -> int:

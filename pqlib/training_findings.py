@@ -313,11 +313,6 @@ def spared_weights(models: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def lead_words(row: Mapping[str, float]) -> str:
-    """A lead and its interval."""
-    return f"{row['lead']:+.1f} ({row['low']:.1f} to {row['high']:.1f})".replace("-", "−")
-
-
 def mean_bits(share: float, n_bits: int, kept_bits: int = 8) -> float:
     """Bits per weight if a share of the weights keeps ``kept_bits``, where that is more."""
     return share * max(n_bits, kept_bits) + (1 - share) * n_bits
@@ -344,4 +339,4 @@ def _arrays(part) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _points(value: float) -> str:
-    return f"{value:+.1f} points".replace("-", "−")
+    return f"{value:+z.1f} points".replace("-", "−")

@@ -267,7 +267,7 @@ def paper_leads(found: pd.DataFrame, name: str) -> Finding:
             continue
         red, green, blue, _ = _MARGIN(0.5 + 0.5 * shade[row, column] / most)
         dark = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < _DARK
-        axes.text(column, row, f"{lead:+.1f}".replace("-", "−").replace("+0.0", "0"), fontsize=9,
+        axes.text(column, row, f"{lead:+z.1f}".replace("-", "−").replace("+0.0", "0"), fontsize=9,
                   ha="center", va="center", color="white" if dark else "black")  # fmt: skip
     axes.set_yticks(range(len(wide)), [NAMES.get(model, model) for model in wide.index])
     axes.set_xticks(range(len(wide.columns)), [f"{int(b)}" for b in wide.columns])

@@ -26,6 +26,16 @@ def test_table_is_markdown():
     ]
 
 
+def test_no_zero_of_a_table_has_a_sign():
+    table = Table({"x": [-0.001, -0.0, -0.006, float("-inf")]})
+    assert table._repr_markdown_().splitlines()[2:] == [
+        "| 0.00 |",
+        "| 0.00 |",
+        "| −0.01 |",
+        "| −∞ |",
+    ]
+
+
 def test_table_columns_have_one_length():
     with pytest.raises(ValueError, match="shorter"):
         repr(Table({"a": [1, 2], "b": [1]}))

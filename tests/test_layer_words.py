@@ -91,6 +91,7 @@ def test_methods_in_decibels():
     table = layer_words.methods_table(snr, ["one", "two"])
     assert table["below the optimum (dB)"] == pytest.approx([0.0, 0.0])
     assert layer_words.gain_words(1.0, 1.5) == "−0.50 dB"
+    assert layer_words.gain_words(1.0, 1.001) == "0.00 dB"
     assert layer_words.gain_words(np.inf, np.inf) == "no finite number of decibels"
 
 

@@ -120,7 +120,8 @@ def test_when_the_zeros_are_final(table):
 
 def test_numbers_in_words():
     assert signed(-0.04, "sqnr_db") == "+0.0 dB" and signed(-1.26, "sqnr_db") == "−1.3 dB"
-    assert signed(0.0123, "cka") == "+0.012"
+    assert signed(0.0123, "cka") == "+0.012" and signed(-0.0004, "cka") == "+0.000"
+    assert plain(-0.04, "sqnr_db") == "0.0" and plain(-0.0004, "cka") == "0.000"
     assert plain(np.inf, "sqnr_db") == "∞" and plain(-2.0, "sqnr_db") == "−2.0"
 
 

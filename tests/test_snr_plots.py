@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from figure_checks import assert_readable
+from snr_cases import rows
 
 from pqlib import snr_findings as findings
 from pqlib import snr_plots as plots
@@ -14,23 +15,6 @@ from pqlib.snr_statistics import Estimate
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = {"n_draws": 60, "seed": 0}
-
-
-def rows(bits=(2, 3, 4, 8), n_layers=5, dearer=1.0, loss=1.0):
-    """Layers that lose in proportion to their noise, ``dearer`` times as much when pruned."""
-    rng, table = np.random.default_rng(0), []
-    for i in range(n_layers):
-        for b in bits:
-            for method, db in (("quantize", 6.0 * b - 3), ("prune", 1.5 * b + 1)):
-                noise = 10 ** (-db / 10) * (1 + 0.1 * rng.random())
-                cost = (1 + i) * noise * loss * (dearer if method == "prune" else 1.0)
-                table.append(
-                    {"layer": f"layer{i}", "n_bits": b, "method": method, "snr": 1 / noise,
-                     "snr_db": -10 * np.log10(noise), "logit_snr_db": -10 * np.log10(noise) + i,
-                     "drop": 20 * cost, "increase": cost, "agreement": 100 - 25 * cost,
-                     "n_images": 1000}
-                )  # fmt: skip
-    return findings.prepared(pd.DataFrame(table))
 
 
 def drawn(table):
@@ -126,6 +110,7 @@ def test_order_in_words(value, low, high, words):
         (0.2, 0.1, 0.3, "pruning costs more, by 0.2 nats (0.1 to 0.3)"),
         (-0.2, -0.3, -0.1, "quantization costs more, by 0.2 nats (0.1 to 0.3)"),
         (-0.2, -0.3, 0.1, "the two tie: pruning's excess is −0.2 nats (−0.3 to 0.1)"),
+        (-0.0, -0.3, 0.1, "the two tie: pruning's excess is 0 nats (−0.3 to 0.1)"),
     ],
 )
 def test_the_gap_in_words(value, low, high, words):

@@ -8,7 +8,7 @@ import pytest
 from figure_checks import assert_readable, contrast
 from matplotlib.colors import to_rgb
 
-from pqlib import training_findings, training_plots
+from pqlib import training_findings, training_plots, training_words
 
 RESULTS = str(Path(__file__).parents[1] / "book" / "results")
 
@@ -68,9 +68,7 @@ def test_comparisons_with_two_layers_spared(tmp_path):
     assert found["bits_pruning"].tolist() == [2.0, 2.0, 3.0]
     for _, row in found.iterrows():  # one set of images differs by 20, the others by 60 of 200
         assert row["low"] < row["lead"] < row["high"] and row["low"] * row["high"] > 0
-    assert re.fullmatch(
-        r"−10\.0 \(−1\d\.\d to −\d\.\d\)", training_findings.lead_words(found.iloc[0])
-    )
+    assert re.fullmatch(r"−10\.0 \(−1\d\.\d to −\d\.\d\)", training_words.lead_words(found.iloc[0]))
 
 
 @pytest.fixture(scope="module")

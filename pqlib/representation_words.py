@@ -1,0 +1,188 @@
+"""Sentences and small tables of the chapter on what fine-tuning learns, made of its tables.
+
+What is counted and judged is in `pqlib.representation_findings`.
+"""
+
+import pandas as pd
+
+from pqlib.representation_findings import (
+    CLOSER,
+    FARTHER,
+    NAMES,
+    OPEN,
+    change_words,
+    changes,
+    claim_words,
+    final_epoch,
+    last_layer_moves,
+    last_layer_words,
+    plain,
+    rows_of,
+    signed,
+    verdict_words,
+)
+
+_SHORT = {"quant": "lsq", "prune": "prune", "once": "prune_at_once"}
+_PREDICTION = {
+    FARTHER: "it departs, as predicted",
+    CLOSER: "it does not depart, and the prediction fails",
+    OPEN: "there is no verdict, and the prediction is not confirmed",
+}
+
+
+def ends_words(table: pd.DataFrame, n_bits: int) -> str:
+    """Accuracy after the last epoch, by method: "91.2 under quantization, 89.0 under pruning"."""
+    last = table[(table["n_bits"] == n_bits) & (table["epoch"] == table["epoch"].max())]
+    ends = last.groupby("method")["accuracy"].first()
+    return ", ".join(f"{ends[m]:.1f} under {name}" for m, name in NAMES.items() if m in ends)
+
+
+def accuracy_words(table: pd.DataFrame) -> str:
+    """Accuracy at epoch 0 and at the last, by method, at the fewest bits and without compression.
+
+    Methods stand in the order of the table: "quantization from 10.0 to 80.0 %; pruning from ...".
+    """
+    fewest = table["n_bits"].eq(table["n_bits"].min()).fillna(False)
+    said = []
+    for method, rows in table[fewest | table["n_bits"].isna()].groupby("method", sort=False):
+        accuracy = rows.groupby("epoch")["accuracy"].first()
+        said.append(f"{NAMES[method]} from {accuracy.iloc[0]:.1f} to {accuracy.iloc[-1]:.1f} %")
+    return "; ".join(said)
+
+
+def control_words(table: pd.DataFrame) -> str:
+    """Where the network ends that is fine-tuned without compression, on average over layers."""
+    rows = table[(table["method"] == "uncompressed") & (table["epoch"] == table["epoch"].max())]
+    if rows.empty:
+        return "was not run"
+    snr, cka = (plain(rows[measure].mean(), measure) for measure in ("sqnr_db", "cka"))
+    return f"ends at {snr} dB and a CKA of {cka}, on average over layers"
+
+
+def table_words(table: pd.DataFrame) -> dict[str, str]:
+    """What a table of `pqlib run representations` holds.
+
+    Returns
+    -------
+    dict
+        ``shown_layers``, ``shown_epochs`` and ``shown_bits`` (the fewest), as numbers alone;
+        ``shown_fp``, the accuracy of the original; ``shown_accuracy``, see `accuracy_words`;
+        ``shown_final``, the epoch from which gradual pruning has its final zeros, a dash if it was
+        not run; ``chance_range`` of CKA with unpaired images; ``control_words``.
+    """
+    chance = table["cka_unpaired"]
+    return {
+        "shown_layers": str(table["layer"].nunique()),
+        "shown_epochs": str(int(table["epoch"].max())),
+        "shown_fp": f"{table['fp_value'].iloc[0]:.1f} %",
+        "shown_bits": str(int(table["n_bits"].min())),
+        "shown_accuracy": accuracy_words(table),
+        "shown_final": str(final_epoch(table)) if "prune" in set(table["method"]) else "–",
+        "chance_range": f"{chance.min():.2f} and {chance.max():.2f}",
+        "control_words": control_words(table),
+    }
+
+
+def trend_words(found: pd.DataFrame) -> dict[str, str]:
+    """What `pqlib.representation_findings.trends` say of each method by each measure.
+
+    Returns
+    -------
+    dict
+        ``fig7_quantization``, ``fig7_pruning``: mean changes of SNR; ``fig8_snr``, ``fig8_cka``:
+        the last layer's values, and ``last_moves``, where its SNR goes, of every method;
+        ``snr_changes``, ``cka_changes``: mean changes of every method; ``quant_snr``,
+        ``prune_snr``, ``once_snr`` and the like with ``_cka``: verdicts; ``claim_words``, with
+        pruning by the schedule, and ``claim_once``, with pruning at once. Empty for a method that
+        was not run.
+    """
+    present = [method for method in NAMES if method in set(found["method"])]
+
+    def of_all(say, measure):
+        return "; ".join(f"{NAMES[m]} {say(found, m, measure)}" for m in present)
+
+    words = {
+        "fig7_quantization": change_words(found, "lsq", "sqnr_db"),
+        "fig7_pruning": change_words(found, "prune", "sqnr_db"),
+        "last_moves": of_all(last_layer_moves, "sqnr_db"),
+        "claim_words": claim_words(found),
+        "claim_once": claim_words(found, "prune_at_once"),
+    }
+    for short, measure in (("snr", "sqnr_db"), ("cka", "cka")):
+        words[f"fig8_{short}"] = of_all(last_layer_words, measure)
+        words[f"{short}_changes"] = of_all(change_words, measure)
+        for key, method in _SHORT.items():
+            words[f"{key}_{short}"] = verdict_words(found, method, measure)
+    return words
+
+
+def trends_table(found: pd.DataFrame) -> dict[str, list]:
+    """Columns of `pqlib.representation_findings.trends` by SNR: a row per method and bit-width."""
+    rows = found[found["measure"] == "sqnr_db"]
+    intervals = zip(rows["change"], rows["low"], rows["high"], strict=True)
+    return {
+        "method": [NAMES[method] for method in rows["method"]],
+        "bits": rows["n_bits"].tolist(),
+        "mean change of SNR (dB), 95 % interval": [
+            f"{signed(c, 'sqnr_db').removesuffix(' dB')} "
+            f"({plain(low, 'sqnr_db')} to {plain(high, 'sqnr_db')})"
+            for c, low, high in intervals
+        ],
+        "layers that come closer": _counts(rows),
+        "verdict": rows["verdict"].tolist(),
+    }
+
+
+def starts_table(table: pd.DataFrame, found: pd.DataFrame) -> dict[str, list]:
+    """Columns: where quantization begins and ends by SNR, a row per bit-width.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `pqlib run representations`.
+    found : DataFrame
+        Its `pqlib.representation_findings.trends`.
+    """
+    rows = rows_of(found, "lsq", "sqnr_db")
+    ends = _ends(table)
+    return {
+        "quantization at bits": rows["n_bits"].tolist(),
+        "SNR at epoch 0 (dB)": ends["sqnr_db_before"].tolist(),
+        "at the end": ends["sqnr_db_after"].tolist(),
+        "layers that come closer": _counts(rows),
+        "verdict": rows["verdict"].tolist(),
+    }
+
+
+def prediction_words(table: pd.DataFrame, found: pd.DataFrame, n_bits: int) -> dict[str, str]:
+    """Whether quantization at a budget that does little harm departs, as predicted.
+
+    Parameters
+    ----------
+    table, found
+        As in `starts_table`.
+    n_bits : int
+        The budget; both must hold it.
+
+    Returns
+    -------
+    dict
+        ``prediction``, and ``mild_ends``: the SNR that it begins and ends with.
+    """
+    rows = rows_of(found, "lsq", "sqnr_db")
+    verdict = rows.loc[rows["n_bits"] == n_bits, "verdict"].iloc[0]
+    begin, end = (plain(v, "sqnr_db") for v in _ends(table).loc[n_bits])
+    return {
+        "prediction": _PREDICTION[verdict],
+        "mild_ends": f"{begin} dB on average over layers and ends at {end} dB",
+    }
+
+
+def _ends(table):
+    moved = changes(table)
+    by_width = moved[moved["method"] == "lsq"].groupby("n_bits")
+    return by_width[["sqnr_db_before", "sqnr_db_after"]].mean()
+
+
+def _counts(rows):
+    return [f"{k} of {n}" for k, n in zip(rows["n_closer"], rows["n_layers"], strict=True)]
