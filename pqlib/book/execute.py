@@ -133,7 +133,9 @@ def _work(number: int, run: Run, events: Any) -> None:
     # Ctrl-C is the parent's: it ends this process by an exit, which ends the kernel too.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)
+    # asyncio speaks up for a cell that is given up on an exit: nobody awaits its end any more.
+    for name in ("papermill", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     papermill_engines.register("telling", _TellingEngine)
     place = {"number": 0, "source": ""}
 
