@@ -149,7 +149,10 @@ def runs_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def per_image(folder: Path, run_hash: str) -> np.ndarray:
     """What each test image adds to the metric, of a run in its sweep's folder; images first."""
-    with np.load(folder / run_hash / "per_image.npz") as stored:
+    path = folder / run_hash / "per_image.npz"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; copy it from where {run_hash} ran, or run it")
+    with np.load(path) as stored:
         return stored["test"]
 
 

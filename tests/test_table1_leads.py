@@ -131,6 +131,14 @@ def test_bad_folders_are_refused(tmp_path):
         leads(tmp_path)
 
 
+def test_a_run_without_its_images_is_named(tmp_path):
+    lost = add(tmp_path, "lsq", 4, 380)
+    add(tmp_path, "prune", 4, 300)
+    (tmp_path / lost / "per_image.npz").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"per_image.npz is missing; copy it .*{lost}"):
+        leads(tmp_path)
+
+
 def test_command_writes_the_table_and_says_what_is_left_out(tmp_path):
     add(tmp_path, "lsq", 4, 380)
     add(tmp_path, "prune", 4, 381)
