@@ -12,8 +12,9 @@ from pqlib.experiments.presets import MODELS, PRESETS, RATES_AT, Sweep
 from pqlib.option_types import Bits, Names
 
 CHANGES = (
-    *("size", "stem", "limit", "weights", "validation", "epochs", "baseline_epochs", "batch_size"),
-    *("max_steps", "precision", "n_threads", "n_workers", "device", "keep_first_last"),
+    *("size", "stem", "limit", "baseline_limit", "weights", "validation", "epochs"),
+    *("baseline_epochs", "batch_size", "max_steps", "precision", "n_threads", "n_workers"),
+    *("device", "keep_first_last"),
 )
 
 
@@ -112,6 +113,11 @@ TRAINING = (  # what `CHANGES` names, for every experiment that trains networks
     click.option("--size", type=Size(), help="Of the images in pixels, such as 64 or 192x256."),
     click.option("--stem", type=click.Choice(["imagenet", "small"]), help="For images of 32 px."),
     click.option("--limit", type=int, help="Use at most so many images of each split."),
+    click.option(
+        "--baseline-limit",
+        type=click.IntRange(0),
+        help="The same for the baselines' training; 0 for all images, by default as --limit.",
+    ),
     click.option("--weights", help="The baselines start from: 'pretrained', a checkpoint, ..."),
     click.option(
         "--validation",

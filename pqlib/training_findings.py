@@ -22,8 +22,10 @@ NAMES = {
     "vit_small": "ViT-small",
     "deeplab_v3_mobilenet_v2": "DeepLab-V3",
     "efficientdet": "EfficientDet",
+    "cifar_resnet20": "ResNet-20",
+    "cifar_resnet32": "ResNet-32",
 }
-PAPER, OURS = "paper_table1", "table1_small_data"
+PAPER, OURS, PUBLISHED = "paper_table1", "table1_small_data", "cifar_resnets"
 FINE_TUNED, POST_TRAINING = "fine-tuned", "post-training"
 METHODS_OF_RUNS = {  # by that of a record: the method in words, and when it compresses
     "lsq": ("quantization", FINE_TUNED),
@@ -49,7 +51,7 @@ def read_table(name: str, folder: str) -> pd.DataFrame | None:
     Parameters
     ----------
     name : str
-        `PAPER` or `OURS`.
+        `PAPER`; or `OURS` or `PUBLISHED`, as `pqlib.table1_leads.leads` makes them.
     folder : str
         "" for none.
     """
@@ -82,6 +84,23 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
     wide["lead"] = (wide["quantization"] - wide["pruning"]).round(9)
     sign = np.sign(wide["lead"]).map({1.0: "quantization", 0.0: "neither", -1.0: "pruning"})
     return wide.assign(winner=sign)
+
+
+def swept(table: pd.DataFrame) -> pd.DataFrame:
+    """The networks of a table of `pqlib.table1_leads.leads` that have fine-tuned cells, in order.
+
+    Raises
+    ------
+    ValueError
+        If no network has.
+    """
+    models = table.loc[table["when"] == FINE_TUNED, "model"].unique()
+    if not len(models):
+        raise ValueError(
+            "table has no fine-tuned cell; run `pqlib run table1` and `pqlib run leads`"
+        )
+    own = table[table["model"].isin(models)]
+    return own.sort_values(["model", "when", "n_bits"], ignore_index=True)
 
 
 def count_words(found: pd.DataFrame) -> str:

@@ -28,6 +28,7 @@ from pqlib.training_findings import (
     ahead_words,
     count_words,
     exceptions,
+    swept,
 )
 from pqlib.verdicts import by_bits
 
@@ -175,21 +176,11 @@ def value_by_bits(compared: pd.DataFrame, fp_value: float, metric: str, name: st
     name : str
         Label of the figure.
     """
-    bits = sorted(compared["n_bits"].unique())
     figure, (axes, right) = subplots(1, 2, height=3.4)
-    for method, style in METHODS.items():
-        for when, face in ((FINE_TUNED, style["color"]), (POST_TRAINING, PAPER)):
-            rows = compared[compared["when"] == when].sort_values("n_bits")
-            axes.plot(rows["n_bits"], rows[method], color=style["color"], marker=style["marker"],
-                      linestyle=style["linestyle"], markerfacecolor=face, markersize=6,
-                      linewidth=1.5 if when == FINE_TUNED else 0.8,
-                      label=f"{method}, {when}")  # fmt: skip
-    axes.axhline(fp_value, **(NEUTRAL | {"label": "uncompressed"}))
-    axes.set(xlabel="bits per weight", ylabel=metric, xticks=bits)
+    _values_and_leads(axes, right, compared, fp_value)
+    axes.set(ylabel=metric)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside upper left", ncols=3)
-    _leads(right, compared[compared["when"] == FINE_TUNED].sort_values("n_bits"))
-    right.set(xlabel="bits per weight", ylabel="lead of quantization (points)", xticks=bits)
     finding = f"after fine-tuning {ahead_words(compared)}"
     before = ahead_words(compared, POST_TRAINING)
     return Finding(
@@ -199,6 +190,37 @@ def value_by_bits(compared: pd.DataFrame, fp_value: float, metric: str, name: st
             f"Left, {metric} on the test images with fine-tuning (full marks) and without it "
             "(hollow). Right, the lead with its paired bootstrap interval: "
             f"{finding}. Without fine-tuning, {before}."
+        ),
+        name=name,
+    )
+
+
+def sweep_by_bits(table: pd.DataFrame, name: str) -> Finding:
+    """Values of both methods and leads against bits, a row of panels for each network.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `pqlib.table1_leads.leads`; networks without fine-tuned runs are left out.
+    name : str
+        Label of the figure.
+    """
+    table = swept(table)
+    networks = [(NAMES.get(m, m), rows) for m, rows in table.groupby("model", sort=False)]
+    figure, panels = subplots(len(networks), 2, height=2.6 * len(networks) + 0.8, squeeze=False)
+    for (network, rows), (axes, right) in zip(networks, panels, strict=True):
+        _values_and_leads(axes, right, rows, rows["fp_value"].mean())
+        axes.set(ylabel=f"{network}: {rows['metric'].iloc[0]}")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside upper left", ncols=3)
+    finding = "; ".join(f"for {network} {ahead_words(rows)}" for network, rows in networks)
+    return Finding(
+        figure,
+        alt=f"Values of both methods and leads of quantization, against bits: {finding}.",
+        caption=(
+            "Left, values on the test images with fine-tuning (full marks) and without it "
+            "(hollow), means over seeds. Right, leads after fine-tuning with paired intervals "
+            f"over test images and seeds: {finding}."
         ),
         name=name,
     )
@@ -282,6 +304,22 @@ def paper_leads(found: pd.DataFrame, name: str) -> Finding:
         ),
         name=name,
     )
+
+
+def _values_and_leads(axes: Axes, right: Axes, compared: pd.DataFrame, fp_value: float) -> None:
+    """Both methods with and without fine-tuning in one panel, fine-tuned leads in the other."""
+    bits = sorted(compared["n_bits"].unique())
+    for method, style in METHODS.items():
+        for when, face in ((FINE_TUNED, style["color"]), (POST_TRAINING, PAPER)):
+            rows = compared[compared["when"] == when].sort_values("n_bits")
+            axes.plot(rows["n_bits"], rows[method], color=style["color"], marker=style["marker"],
+                      linestyle=style["linestyle"], markerfacecolor=face, markersize=6,
+                      linewidth=1.5 if when == FINE_TUNED else 0.8,
+                      label=f"{method}, {when}")  # fmt: skip
+    axes.axhline(fp_value, **(NEUTRAL | {"label": "uncompressed"}))
+    _leads(right, compared[compared["when"] == FINE_TUNED].sort_values("n_bits"))
+    axes.set(xlabel="bits per weight", xticks=bits)
+    right.set(xlabel="bits per weight", ylabel="lead of quantization (points)", xticks=bits)
 
 
 def _leads(axes: Axes, rows: pd.DataFrame) -> None:

@@ -77,6 +77,12 @@ def paper():
     return training_findings.cells(table)
 
 
+def swept(compared, *models):
+    """The same cells for each network, as `pqlib.table1_leads.leads` has them."""
+    rows = compared.assign(metric="accuracy", fp_value=95.0)
+    return pd.concat([rows.assign(model=model) for model in models])
+
+
 @pytest.fixture(scope="module")
 def findings(compared, paper):
     ratio = np.linspace(-3, 3, 301)
@@ -92,6 +98,8 @@ def findings(compared, paper):
         training_plots.loss_curves({2: {"quantization": [1.0], "pruning": [2.0]}}, 0, "d"),
         training_plots.value_by_bits(compared, 99.0, "accuracy", "e"),
         training_plots.value_by_bits(compared[compared["n_bits"] == 2], 99.0, "accuracy", "f"),
+        training_plots.sweep_by_bits(swept(compared, "cifar_resnet20", "cifar_resnet32"), "i"),
+        training_plots.sweep_by_bits(swept(compared[compared["n_bits"] == 2], "resnet18"), "j"),
         training_plots.paper_leads(paper, "g"),
         training_plots.paper_leads(paper[paper["model"] == "resnet50"], "h"),
     ]
@@ -113,6 +121,19 @@ def test_numbers_on_the_map_are_readable(findings):
         for text in axes.texts:
             column, row = map(int, text.get_position())
             assert contrast(to_rgb(text.get_color()), tuple(colors[row, column][:3])) >= 4.5
+
+
+def test_a_sweep_shows_each_network_that_was_fine_tuned(compared):
+    before = compared[compared["when"] == "post-training"]
+    table = pd.concat([swept(compared, "cifar_resnet32", "resnet18"), swept(before, "resnet50")])
+    finding = training_plots.sweep_by_bits(table, "k")
+    labels = [axes.get_ylabel() for axes in finding.figure.axes[::2]]
+    assert labels == ["ResNet-32: accuracy", "ResNet-18: accuracy"]
+    leads = training_findings.swept(table).query("model == 'resnet18' and when == 'fine-tuned'")
+    *_, right = finding.figure.axes
+    drawn = [(line.get_xdata()[0], line.get_ydata()[0]) for line in right.lines[1:]]
+    assert drawn == [*zip(leads["n_bits"], leads["lead"], strict=True)]
+    assert f"for ResNet-18 {training_findings.ahead_words(compared)}." in finding.caption
 
 
 def test_words_are_whole_sentences(findings):

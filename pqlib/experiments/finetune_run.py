@@ -65,9 +65,9 @@ def run(
     -------
     dict
         Of JSON's types: the config's fields, "value" (on the test images), "validation_value" (on
-        the validation images: learning rates are chosen by it), "fp_value", "bits_per_weight",
-        "sparsity", "fingerprint" (SHA-256 of the weights, equal for equal bits), and what is
-        needed to make the row again.
+        the validation images: learning rates are chosen by it), "fp_value" (of the baseline, on
+        this run's test images), "bits_per_weight", "sparsity", "fingerprint" (SHA-256 of the
+        weights, equal for equal bits), and what is needed to make the row again.
 
     Raises
     ------
@@ -94,6 +94,10 @@ def run(
         if config.baseline is not None:
             kept = checkpoints.load(weights_of(folder, config.baseline), config=config.baseline)
             model.load_state_dict(kept["model"])
+        whole = (baseline or {}).get("value")
+        if whole is not None and baseline["n_test"] != len(data.test) and rank == 0:
+            batches = batches_of(data.test, task, settings)  # it had more images, or fewer
+            whole = task.evaluate(model.to(device), batches, device=device)[task.metric]
         on_epoch = watch(model, task, data) if watch is not None else None
         compression = _compressed(model, config)
         history = History((), 0, 0.0)
@@ -155,7 +159,7 @@ def run(
             "metric": task.metric,
             "value": value,
             "validation_value": found["validation"][task.metric],
-            "fp_value": value if config.method == "none" else (baseline or {}).get("value"),
+            "fp_value": value if config.method == "none" else whole,
             "bits_per_weight": bits,
             "sparsity": sparsity,
             "n_train": len(data.train),

@@ -12,6 +12,7 @@ from pqlib.training.settings import Settings
 PRESETS = ("smoke", "laptop", "gpu", "paper")
 STEP = 0.33  # between two learning rates (appendix G)
 RATES_AT = {"laptop": (2, 4, 8)}  # budgets at which `pqlib run` tries the rates of a preset
+_OF_BASELINES = {"baseline_epochs", "baseline_limit"}
 _UNUSED_RATE = 0.05  # of baselines that are not trained, lest a preset's new rate rename their runs
 
 
@@ -191,7 +192,8 @@ class Sweep:
         detection); the preset's by default.
     changes : mapping, optional
         Fields of `FineTune` or of its `Settings` that are other than the preset's, such as
-        ``{"size": 64, "epochs": 10}``; ``"baseline_epochs"`` for the baseline's.
+        ``{"size": 64, "epochs": 10}``; ``"baseline_epochs"`` for the baseline's, and
+        ``"baseline_limit"`` for its images, 0 for all, by default the ``"limit"`` of all runs.
     """
 
     preset: str = "smoke"
@@ -228,7 +230,7 @@ class Sweep:
             check_choice("data", task, ("classification", "segmentation", "detection"))
         known = {f.name for kind in (FineTune, Settings) for f in dataclasses.fields(kind)}
         own = {"model", "data", "settings", "method", "n_bits", "baseline", "seed"}
-        unknown = [k for k in self.changes if k not in (known - own) | {"baseline_epochs"}]
+        unknown = [k for k in self.changes if k not in (known - own) | _OF_BASELINES]
         if unknown:
             raise ValueError(f"changes may not name {', '.join(unknown)}")
 
@@ -273,7 +275,7 @@ class Sweep:
         shared = {k: changes[k] for k in training if k not in ("epochs", "learning_rate")}
         own = {k: changes[k] for k in training if k in ("epochs", "learning_rate")}
         first = {"epochs": changes["baseline_epochs"]} if "baseline_epochs" in changes else {}
-        rest = {k: v for k, v in changes.items() if k not in training and k != "baseline_epochs"}
+        rest = {k: v for k, v in changes.items() if k not in training | _OF_BASELINES}
         settings = dataclasses.replace(found.base.settings, **shared, **first, seed=seed)
         if settings.epochs == 0:
             settings = dataclasses.replace(settings, learning_rate=_UNUSED_RATE)
@@ -287,6 +289,8 @@ class Sweep:
             settings=dataclasses.replace(found.fine, **shared, **own, seed=seed),
             **{k: v for k, v in rest.items() if k in compressing},
         )
+        if "baseline_limit" in changes:
+            base = dataclasses.replace(base, limit=changes["baseline_limit"] or None)
         return base, fine, self.powers if self.powers is not None else found.powers
 
     def _source(self, base):

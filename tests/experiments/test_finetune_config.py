@@ -134,6 +134,20 @@ def test_options_of_a_sweep():
     assert [c.method for c in none] == ["none"]
 
 
+def test_a_baseline_can_have_more_images_than_its_cells():
+    def limits(preset, **changes):
+        swept = Sweep(preset, ("resnet18",), (4,), ("lsq",), powers=(0,), changes=changes)
+        base, cell = swept.cells()
+        assert cell.baseline == base.hash
+        return base.limit, cell.limit
+
+    assert limits("laptop", limit=500) == (500, 500)
+    assert limits("laptop", limit=500, baseline_limit=None) == (500, 500)
+    assert limits("laptop", limit=500, baseline_limit=0) == (None, 500)
+    assert limits("laptop", limit=500, baseline_limit=900) == (900, 500)
+    assert limits("smoke", baseline_limit=0) == (None, 320)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

@@ -12,11 +12,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchmetrics", reason="the extra `training` is not installed")
 
-from finetune_cases import CONFIG  # noqa: E402
+from finetune_cases import CONFIG, tiny  # noqa: E402
 
 from pqlib.experiments import finetune_run, table1  # noqa: E402
 from pqlib.experiments.ledger import Ledger  # noqa: E402
 from pqlib.training import checkpoint as checkpoints  # noqa: E402
+from pqlib.training.data import open_data  # noqa: E402
+from pqlib.training.tasks import open_task  # noqa: E402
 
 LSQ = dataclasses.replace(CONFIG, method="lsq", n_bits=2, baseline=CONFIG.hash)
 
@@ -52,6 +54,20 @@ def test_a_record_says_what_is_needed(folder):
     assert [row["n_bits"] for row in json.loads((own / "layers.json").read_text())] == [2, 2]
     assert not (own / "checkpoint.pt").exists() and not (own / "weights.pt").exists()
     assert json.loads(json.dumps(record)) == record
+
+
+def test_a_baseline_of_more_images_is_measured_on_those_of_the_run(folder):
+    few = dataclasses.replace(LSQ, limit=30, settings=dataclasses.replace(LSQ.settings, epochs=1))
+    baseline = Ledger(folder, table1.CONFIG).get(CONFIG.hash)
+    record = work(few, folder)
+    assert (baseline["n_test"], record["n_test"], record["n_train"]) == (120, 30, 30)
+    source = {"task": "classification", "size": CONFIG.size, "seed": CONFIG.seed}
+    data = open_data(CONFIG.data, limit=30, **source)
+    task, net = open_task(CONFIG.model, data), tiny()
+    weights = finetune_run.weights_of(folder, CONFIG.hash)
+    net.load_state_dict(checkpoints.load(weights, config=CONFIG.hash)["model"])
+    found = task.evaluate(net, [task.collate([data.test[i] for i in range(30)])])
+    assert record["fp_value"] == pytest.approx(found["accuracy"]) != baseline["value"]
 
 
 @pytest.mark.parametrize("method", ["prune", "post_training_prune", "post_training_quantize"])
