@@ -190,6 +190,8 @@ def _exact(channel, n_nonzero, max_nodes, max_seconds, near=None):
         status = _OPTIMAL_BOUNDED if prepared.shift else _OPTIMAL
     lower, w_hat = channel.in_units(lower), channel.solution(removed)
     result = _result(channel, n_nonzero, lower, w_hat, status, nodes=nodes)
+    if out and result.proven:  # by the bound of what was left open
+        result = replace(result, status=_OPTIMAL_BOUNDED if prepared.shift else _OPTIMAL)
     if not out and not result.proven:
         if result.gap > MOST_RESOLUTION * problem.energy:
             return replace(result, status=_UNRESOLVED), removed

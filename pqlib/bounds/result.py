@@ -18,7 +18,9 @@ class Result:
         As asked for.
     lower, upper : float
         The optimum lies in [lower, upper], in the units of `LayerProblem.error`. ``upper`` is the
-        error of ``solution``, recomputed directly; +inf for a method that only bounds.
+        error of ``solution``, recomputed directly; +inf for a method that only bounds. When pruning
+        with a singular gram, or nearly so, this is the optimum among changes of the weights up to
+        100 times their size, as ``status`` then says; a larger change may have a smaller error.
     solution : ndarray of shape (n,) or None
         Weights; None for a method that only bounds.
     integers : ndarray of int of shape (n,) or None
@@ -58,5 +60,8 @@ class Result:
 
     @property
     def proven(self) -> bool:
-        """Whether ``solution`` is optimal within 1e-10 of its error, or within ``resolution``."""
+        """Whether ``solution`` is optimal within 1e-10 of its error, or within ``resolution``.
+
+        Among the changes of the weights of which ``lower`` holds, see there.
+        """
         return self.solution is not None and self.gap <= 1e-10 * self.upper + self.resolution

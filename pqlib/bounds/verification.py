@@ -107,7 +107,7 @@ def verify(result: Result, problem: LayerProblem, *, max_nodes: int = 10**8) -> 
     # what the second search allows for rounding
     blur = _PRUNING_BLUR * problem.energy if pruned else 0.0
     if claim <= max(10 * blur, LEAST):
-        status = "The error is right, but too small beside the energy for the second search."
+        status = "Too small beside the energy for the second search; no more was shown."
         return Certificate(FEASIBLE, shown, status)
     if pruned:
         right = reprove_pruning(problem, result.n_nonzero, claim, max_nodes=max_nodes)

@@ -297,3 +297,14 @@ def test_the_least_weights_beside_the_largest(energy):
             assert verify(result, problem).kind != "refuted"
     nothing = LayerProblem([[1.0, -1.0], [-1.0, 1.0]], [1e-45, 1e-45])
     assert solve_pruning(nothing, 0).upper == 0
+
+
+def test_a_search_that_ends_early_may_still_have_a_proof():
+    problem = LayerProblem(
+        np.eye(160), np.ones(160)
+    )  # ties that rounding keeps the search from ending
+    result = solve_pruning(problem, 40, max_nodes=2000)
+    assert result.upper == 120.0 and result.proven and result.nodes >= 2000
+    assert result.status.startswith("Optimal within 1e-10 of its error")
+    fewer = solve_pruning(LayerProblem(np.eye(40) + 1.0, np.ones(40)), 10, max_nodes=200)
+    assert not fewer.proven and "ran out" in fewer.status
