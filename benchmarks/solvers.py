@@ -300,6 +300,8 @@ def main() -> None:
             tables.setdefault(file, []).append(row)
             print("  ".join(f"{value!s:>10}" for value in row.values()), flush=True)
         print()
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
     for file, rows in tables.items() if options.out else ():
         pd.DataFrame(rows).to_csv(options.out / file, index=False, lineterminator="\n")
         (options.out / file).with_suffix(".json").write_text(json.dumps(machine, indent=1) + "\n")

@@ -26,7 +26,7 @@ from pqlib.training_findings import (
     swept,
     within_noise,
 )
-from pqlib.verdicts import by_bits
+from pqlib.verdicts import bits_phrase, by_bits
 
 _N_IMAGENET = 1_281_167  # training images
 _KEPT_BITS = 8  # of the layers that are spared
@@ -102,9 +102,10 @@ def sweep_words(table: pd.DataFrame) -> dict[str, str]:
     -------
     dict
         ``sweep_after``, ``sweep_before``: who is ahead with fine-tuning and without, by network;
-        ``sweep_fp``: what the networks have uncompressed; ``sweep_rates``: the learning rates
-        chosen; ``sweep_spread``: by how much leads differ between seeds, beside the largest lead;
-        ``sweep_seeds``, ``sweep_epochs``, ``sweep_tested``, ``sweep_trained``: how many.
+        ``sweep_closes``: what becomes of the largest lead without; ``sweep_fp``: what the networks
+        have uncompressed; ``sweep_rates``: the learning rates chosen; ``sweep_spread``: by how much
+        leads differ between seeds, beside the largest lead; ``sweep_seeds``, ``sweep_epochs``,
+        ``sweep_tested``, ``sweep_trained``: how many.
     """
     table = swept(table)
     fine = table[table["when"] == FINE_TUNED]
@@ -113,18 +114,20 @@ def sweep_words(table: pd.DataFrame) -> dict[str, str]:
     metric = table["metric"].iloc[0]
     by_seed = [[float(lead) for lead in str(text).split()] for text in fine["lead_by_seed"]]
     spread = max(max(leads) - min(leads) for leads in by_seed)
+    seeds = _several(len(leads) for leads in by_seed)
     return {
         "sweep_after": "; ".join(f"for {n} {ahead_words(rows)}" for n, rows in by_model),
         "sweep_before": "; ".join(
             f"for {name} {ahead_words(rows, POST_TRAINING)}" for name, rows in before
         )
         or "not run",
+        "sweep_closes": _closes(table),
         "sweep_fp": " and ".join(
             f"{rows['fp_value'].mean():.1f} % {metric} ({name})" for name, rows in by_model
         ),
         "sweep_rates": "; ".join(f"{m} {_rates(fine, m)}" for m in ("quantization", "pruning")),
         "sweep_spread": f"{spread:.1f} points, the largest lead being {_most(fine['lead'])}",
-        "sweep_seeds": _several(len(leads) for leads in by_seed),
+        "sweep_seeds": "one seed" if seeds == "1" else f"{seeds} seeds",
         "sweep_epochs": _several(fine["epochs"]),
         "sweep_tested": _several(fine["n_test"]),
         "sweep_trained": _several(fine["n_train"]),
@@ -333,6 +336,17 @@ def _rates(fine, method):
         rates = {float(rate) for text in rows[f"rate_{method}"] for rate in str(text).split()}
         chosen[int(n_bits)] = " or ".join(f"{rate:.2g}" for rate in sorted(rates, reverse=True))
     return by_bits(chosen)
+
+
+def _closes(table):
+    """The largest lead without fine-tuning and what it becomes: "from 28.0 to 3.1 points (...)"."""
+    keys = ["model", "n_bits"]
+    wide = table.pivot_table(index=keys, columns="when", values="lead").dropna()
+    if POST_TRAINING not in wide or wide.empty:
+        return "unmeasured"
+    model, n_bits = at = wide[POST_TRAINING].idxmax()
+    before, after = (_signed(wide.loc[at, when]) for when in (POST_TRAINING, FINE_TUNED))
+    return f"from {before} to {after} points ({NAMES.get(model, model)} at {bits_phrase([n_bits])})"
 
 
 def _several(numbers):

@@ -250,13 +250,20 @@ def test_a_sweep_in_words():
         "quantization 0.03 or 0.01 at 2 bits, 0.01 at 4 bits; pruning 0.03 at 2 and 4 bits"
     )
     assert said["sweep_spread"] == "3.0 points, the largest lead being −7.5"
-    assert (said["sweep_seeds"], said["sweep_epochs"]) == ("1 to 2", "4 to 20")
+    assert said["sweep_closes"] == "from 20.0 to −7.5 points (ResNet-20 at 2 bits)"
+    assert (said["sweep_seeds"], said["sweep_epochs"]) == ("1 to 2 seeds", "4 to 20")
     assert (said["sweep_tested"], said["sweep_trained"]) == ("509 to 1,017", "5,085")
 
     shown = words.sweep_table(table)
     assert shown["network"] == ["ResNet-20", "ResNet-20", "ResNet-18"]
     assert shown["bits"] == [2, 4, 2] and shown["ahead"] == ["pruning", "tie", "quantization"]
     assert shown["lead (95 % interval)"][0] == "−7.5 (−8.0 to −7.0)"
+
+
+def test_a_sweep_with_one_seed_and_nothing_without_training():
+    said = words.sweep_words(sweep_of({2: (1.0,)}))
+    assert said["sweep_seeds"] == "one seed"
+    assert (said["sweep_before"], said["sweep_closes"]) == ("not run", "unmeasured")
 
 
 def test_a_sweep_without_training_is_refused():
