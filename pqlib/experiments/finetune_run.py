@@ -94,8 +94,8 @@ def run(
         if config.baseline is not None:
             kept = checkpoints.load(weights_of(folder, config.baseline), config=config.baseline)
             model.load_state_dict(kept["model"])
-        whole = (baseline or {}).get("value")
-        if whole is not None and baseline["n_test"] != len(data.test) and rank == 0:
+        whole, n_test = (baseline or {}).get("value"), len(data.test)
+        if baseline is not None and baseline.get("n_test", n_test) != n_test and rank == 0:
             batches = batches_of(data.test, task, settings)  # it had more images, or fewer
             whole = task.evaluate(model.to(device), batches, device=device)[task.metric]
         on_epoch = watch(model, task, data) if watch is not None else None
