@@ -86,23 +86,6 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
     return wide.assign(winner=sign)
 
 
-def swept(table: pd.DataFrame) -> pd.DataFrame:
-    """The networks of a table of `pqlib.table1_leads.leads` that have fine-tuned cells, in order.
-
-    Raises
-    ------
-    ValueError
-        If no network has.
-    """
-    models = table.loc[table["when"] == FINE_TUNED, "model"].unique()
-    if not len(models):
-        raise ValueError(
-            "table has no fine-tuned cell; run `pqlib run table1` and `pqlib run leads`"
-        )
-    own = table[table["model"].isin(models)]
-    return own.sort_values(["model", "when", "n_bits"], ignore_index=True)
-
-
 def count_words(found: pd.DataFrame) -> str:
     """How the cells divide: "quantization is ahead in 53 of 56 cells, pruning in 2, 1 is a tie"."""
     n = found["winner"].value_counts()

@@ -21,6 +21,7 @@ from pqlib.plot_style import (
     log_axes,
     subplots,
 )
+from pqlib.sweep_findings import swept
 from pqlib.training_findings import (
     FINE_TUNED,
     NAMES,
@@ -28,7 +29,6 @@ from pqlib.training_findings import (
     ahead_words,
     count_words,
     exceptions,
-    swept,
 )
 from pqlib.verdicts import by_bits
 

@@ -8,7 +8,7 @@ import pytest
 from figure_checks import assert_readable, contrast
 from matplotlib.colors import to_rgb
 
-from pqlib import training_findings, training_plots, training_words
+from pqlib import sweep_findings, training_findings, training_plots, training_words
 
 RESULTS = str(Path(__file__).parents[1] / "book" / "results")
 
@@ -129,7 +129,7 @@ def test_a_sweep_shows_each_network_that_was_fine_tuned(compared):
     finding = training_plots.sweep_by_bits(table, "k")
     labels = [axes.get_ylabel() for axes in finding.figure.axes[::2]]
     assert labels == ["ResNet-32: accuracy", "ResNet-18: accuracy"]
-    leads = training_findings.swept(table).query("model == 'resnet18' and when == 'fine-tuned'")
+    leads = sweep_findings.swept(table).query("model == 'resnet18' and when == 'fine-tuned'")
     *_, right = finding.figure.axes
     drawn = [(line.get_xdata()[0], line.get_ydata()[0]) for line in right.lines[1:]]
     assert drawn == [*zip(leads["n_bits"], leads["lead"], strict=True)]

@@ -1,0 +1,17 @@
+"""Cells of `pqlib.table1_leads.leads`, made up."""
+
+import pandas as pd
+
+
+def sweep_of(leads, when="fine-tuned", model="cifar_resnet20", **columns):
+    """Cells of `pqlib.table1_leads.leads`, by budget: leads of the seeds, intervals one wide."""
+    rows = []
+    for n_bits, by_seed in leads.items():
+        lead = sum(by_seed) / len(by_seed)
+        row = {"model": model, "when": when, "n_bits": n_bits, "metric": "accuracy"}
+        row |= {"quantization": 80 + lead, "pruning": 80.0, "fp_value": 92.0, "lead": lead}
+        row |= {"low": lead - 0.5, "high": lead + 0.5, "lead_by_seed": " ".join(map(str, by_seed))}
+        row["winner"] = "quantization" if lead > 0.5 else "pruning" if lead < -0.5 else "neither"
+        row |= {"rate_quantization": "0.01 0.01", "rate_pruning": 0.03, "epochs": 20}
+        rows.append(row | {"n_test": 509, "n_train": 5085} | columns)
+    return pd.DataFrame(rows)
