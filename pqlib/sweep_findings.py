@@ -5,7 +5,16 @@ Its table is that of `pqlib.table1_leads.leads`.
 
 import pandas as pd
 
-from pqlib.training_findings import FINE_TUNED, NAMES, POST_TRAINING, ahead_words
+from pqlib.experiments.presets import MODELS
+from pqlib.training_findings import (
+    FINE_TUNED,
+    NAMES,
+    POST_TRAINING,
+    ahead_words,
+    count_words,
+    exceptions,
+    lead_by_bits,
+)
 from pqlib.training_words import lead_words
 from pqlib.verdicts import bits_phrase, by_bits
 
@@ -83,6 +92,130 @@ def columns(table: pd.DataFrame) -> dict[str, list]:
         "lead (95 % interval)": [lead_words(row) for _, row in rows.iterrows()],
         "ahead": ["tie" if w == "neither" else w for w in rows["winner"]],
     }
+
+
+def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
+    """What our edition of Table 1 says, and what it says beside the paper's.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `pqlib.table1_leads.leads`; networks without fine-tuned runs are left out.
+    paper : DataFrame
+        `pqlib.training_findings.cells` of the paper's table.
+
+    Returns
+    -------
+    dict
+        ``edition_networks``: how many of the eight, ``edition_missing``: a sentence on the others,
+        empty if there are none; ``edition_fp``, ``edition_trained``: what the networks have
+        uncompressed and how they were trained; ``edition_settings``: epochs, images and seeds of
+        the fine-tuning; ``edition_counts``, ``edition_exceptions``, ``edition_by_bits``: who is
+        ahead after it; ``edition_paper_by_bits``: the paper's leads of the same networks;
+        ``edition_beside``: how many cells agree with the paper's; ``edition_before``,
+        ``edition_before_by_bits``: who is ahead without training; ``edition_over``: in how many
+        cells a compressed network is as good as the original; ``edition_rates``.
+    """
+    table = _in_paper_order(swept(table))
+    fine, before = (table[table["when"] == when] for when in (FINE_TUNED, POST_TRAINING))
+    own = dict([*fine.groupby("model", sort=False)])
+    missing = [NAMES[m] for m in MODELS if m not in own]
+    same = paper[paper["model"].isin(own)]
+    over = {m: int((fine[m] >= fine["fp_value"]).sum()) for m in ("quantization", "pruning")}
+    return {
+        "edition_networks": f"{len(own)} of the {len(MODELS)} networks",
+        "edition_missing": f"Still to be run: {_listed(missing)}." if missing else "",
+        "edition_fp": _listed(
+            f"{NAMES[m]} {rows['fp_value'].mean():.1f} % {rows['metric'].iloc[0]}"
+            for m, rows in own.items()
+        ),
+        "edition_trained": _grouped(
+            own,
+            lambda rows: (
+                f"{rows['fp_epochs'].iloc[0]:.0f} epochs of "
+                f"{rows['fp_n_train'].iloc[0]:,.0f} images"
+            ),
+        ),
+        "edition_settings": _grouped(
+            own,
+            lambda rows: (
+                f"{rows['epochs'].iloc[0]} epochs of {rows['n_train'].iloc[0]:,} "
+                f"images, tested on {rows['n_test'].iloc[0]:,}"
+            ),
+        ),
+        "edition_counts": count_words(fine),
+        "edition_exceptions": exceptions(fine),
+        "edition_by_bits": lead_by_bits(fine),
+        "edition_paper_by_bits": lead_by_bits(same),
+        "edition_beside": _beside(fine, paper),
+        "edition_before": count_words(before) if len(before) else "not run",
+        "edition_before_by_bits": lead_by_bits(before) if len(before) else "not run",
+        "edition_over": f"{over['quantization']} of {len(fine)} cells of quantization and "
+        f"{over['pruning']} of pruning",
+        "edition_rates": "; ".join(f"{m} {_rates(fine, m)}" for m in ("quantization", "pruning")),
+    }
+
+
+def edition_columns(table: pd.DataFrame) -> dict[str, list]:
+    """Table 1 in the paper's form: for each network both methods, trained or not, against bits.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `pqlib.table1_leads.leads`; networks without fine-tuned runs are left out.
+    """
+    table = _in_paper_order(swept(table))
+    bits = sorted(table["n_bits"].unique(), reverse=True)
+    found: dict[str, list] = {"network": [], "original": [], "method": []}
+    found |= {f"{n} bits": [] for n in bits}
+    for model, own in table.groupby("model", sort=False):
+        for when, after in ((FINE_TUNED, ""), (POST_TRAINING, ", no training")):
+            cells = own[own["when"] == when].set_index("n_bits")
+            for method in ("quantization", "pruning") if len(cells) else ():
+                found["network"].append(NAMES[model])
+                found["original"].append(float(cells["fp_value"].mean()))
+                found["method"].append(method + after)
+                for n in bits:
+                    value = float(cells.loc[n, method]) if n in cells.index else None
+                    found[f"{n} bits"].append(value)
+    return found
+
+
+def _in_paper_order(table):
+    order = {model: place for place, model in enumerate(MODELS)}
+    return table.sort_values("model", key=lambda models: models.map(order), kind="stable")
+
+
+def _beside(fine, paper):
+    """In how many cells the same method is ahead as in the paper, cannot be told, or is not."""
+    both = fine.merge(paper, on=["model", "n_bits"], suffixes=("", "_paper"))
+    told = both[both["winner"] != "neither"]
+    same = told["winner"] == told["winner_paper"]
+    other = told[~same]
+    text = (
+        f"in {same.sum()} of {len(both)} cells the same method is ahead as in the paper, in "
+        f"{len(both) - len(told)} our test images cannot tell, in {len(other)} it is another"
+    )
+    named = [
+        f"{NAMES[m]} at {bits_phrase(rows['n_bits'].astype(int).tolist())}"
+        for m, rows in other.groupby("model", sort=False)
+    ]
+    return text + (f" ({_listed(named)})" if named else "")
+
+
+def _grouped(own, say):
+    """What is said of each network's rows, networks of the same together."""
+    groups = {}
+    for model, rows in own.items():
+        groups.setdefault(say(rows), []).append(NAMES[model])
+    if len(groups) == 1:
+        return next(iter(groups))
+    return "; ".join(f"{text} ({_listed(names)})" for text, names in groups.items())
+
+
+def _listed(texts):
+    *head, last = texts
+    return f"{', '.join(head)} and {last}" if head else last
 
 
 def _rates(fine, method):

@@ -45,7 +45,9 @@ def leads(
         A row per model, data and other settings, "fine-tuned" or "post-training", and budget:
         ``quantization`` and ``pruning`` (means over seeds), ``lead`` in points, its interval
         ``low`` to ``high`` (`lead_interval`), ``winner`` ("neither" where that holds zero),
-        ``lead_by_seed``, and for each method the runs' learning rates, hashes and commands.
+        ``lead_by_seed``; of the uncompressed network ``fp_value`` on the same images, and epochs
+        and images of its training (``fp_epochs``, ``fp_n_train``; of the first seed); and for each
+        method the runs' learning rates, hashes and commands.
     left_out : list of str
         Cells that lack a finished run of one of the methods, in words.
 
@@ -66,7 +68,8 @@ def leads(
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no sweep; name the --folder of `pqlib run table1`")
     cells: dict[str, dict[str, dict[int, list]]] = {}
-    for record in Ledger(folder, CONFIG).records().values():
+    records = Ledger(folder, CONFIG).records()
+    for record in records.values():
         if record["method"] in METHODS_OF_RUNS:
             method, when = METHODS_OF_RUNS[record["method"]]
             fields = {k: v for k, v in record.items() if k not in (*RESULTS, *_APART)}
@@ -86,7 +89,8 @@ def leads(
             left_out.append(f"{fields['model']} {fields['n_bits']} bits, {when}: {lacks}")
             continue
         chosen = {m: [best_of(by_method[m][s]) for s in seeds] for m in _SIDES}
-        row = _row(folder, when, seeds, chosen, n_draws, seed)
+        baseline = records.get(chosen[_SIDES[0]][0]["baseline"], {})
+        row = _row(folder, when, seeds, chosen, baseline, n_draws, seed)
         rows.append(row)
         if on_row is not None:
             on_row(row)
@@ -139,7 +143,7 @@ def lead_interval(
     return float(low), float(high)
 
 
-def _row(folder, when, seeds, chosen, n_draws, seed) -> dict[str, Any]:
+def _row(folder, when, seeds, chosen, baseline, n_draws, seed) -> dict[str, Any]:
     from pqlib.training.models import normalization_of
     from pqlib.training.tasks import task_class
 
@@ -157,6 +161,8 @@ def _row(folder, when, seeds, chosen, n_draws, seed) -> dict[str, Any]:
         "n_bits": first["n_bits"],
         "metric": first["metric"],
         "fp_value": float(np.mean([r["fp_value"] for r in chosen["quantization"]])),
+        "fp_epochs": baseline.get("epochs"),
+        "fp_n_train": baseline.get("n_train"),
         **{m: float(v.mean()) for m, v in values.items()},
         "lead": float(by_seed.mean()),
         "low": low,

@@ -265,19 +265,22 @@ def answers_kept(table: pd.DataFrame, model: str, name: str) -> Finding:
     )
 
 
-def paper_leads(found: pd.DataFrame, name: str) -> Finding:
+def lead_map(found: pd.DataFrame, name: str) -> Finding:
     """Table 1 as a map: quantization's lead in each cell, networks against bits.
 
     Parameters
     ----------
     found : DataFrame
-        Of `pqlib.training_findings.cells`.
+        Of `pqlib.training_findings.cells`, or the fine-tuned cells of `pqlib.table1_leads.leads`,
+        where leads whose interval holds zero stand in brackets.
     name : str
         Label of the figure.
     """
     wide = found.pivot(index="model", columns="n_bits", values="lead")
     wide = wide.loc[wide.median(axis=1).sort_values().index]
     wide = wide[sorted(wide.columns, reverse=True)]
+    ties = found[(found["winner"] == "neither") & (found["lead"] != 0)]
+    tied = {*zip(ties["model"], ties["n_bits"], strict=True)}
     figure, axes = subplots(height=0.36 * len(wide) + 1.3)
     # a cube root, so that half a point shows beside sixty
     shade = np.cbrt(wide.to_numpy())
@@ -289,18 +292,21 @@ def paper_leads(found: pd.DataFrame, name: str) -> Finding:
             continue
         red, green, blue, _ = _MARGIN(0.5 + 0.5 * shade[row, column] / most)
         dark = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < _DARK
-        axes.text(column, row, f"{lead:+z.1f}".replace("-", "−").replace("+0.0", "0"), fontsize=9,
-                  ha="center", va="center", color="white" if dark else "black")  # fmt: skip
+        text = f"{lead:+z.1f}".replace("-", "−").replace("+0.0", "0")
+        text = f"({text})" if (wide.index[row], wide.columns[column]) in tied else text
+        axes.text(column, row, text, fontsize=9, ha="center", va="center",
+                  color="white" if dark else "black")  # fmt: skip
     axes.set_yticks(range(len(wide)), [NAMES.get(model, model) for model in wide.index])
     axes.set_xticks(range(len(wide.columns)), [f"{int(b)}" for b in wide.columns])
     axes.set_xlabel("bits per weight")
+    bracketed = "; in brackets: a tie" if tied else ""
     finding = f"{count_words(found)}: {exceptions(found)}"
     return Finding(
         figure,
         alt=f"Lead of quantization after fine-tuning, networks against bits: {finding}.",
         caption=(
-            "Points by which quantization is ahead (negative: pruning), networks in the order of "
-            f"their median lead: {finding}."
+            f"Points by which quantization is ahead (negative: pruning{bracketed}), networks in "
+            f"the order of their median lead: {finding}."
         ),
         name=name,
     )

@@ -100,8 +100,8 @@ def findings(compared, paper):
         training_plots.value_by_bits(compared[compared["n_bits"] == 2], 99.0, "accuracy", "f"),
         training_plots.sweep_by_bits(swept(compared, "cifar_resnet20", "cifar_resnet32"), "i"),
         training_plots.sweep_by_bits(swept(compared[compared["n_bits"] == 2], "resnet18"), "j"),
-        training_plots.paper_leads(paper, "g"),
-        training_plots.paper_leads(paper[paper["model"] == "resnet50"], "h"),
+        training_plots.lead_map(paper, "g"),
+        training_plots.lead_map(paper[paper["model"] == "resnet50"], "h"),
     ]
 
 
@@ -121,6 +121,15 @@ def test_numbers_on_the_map_are_readable(findings):
         for text in axes.texts:
             column, row = map(int, text.get_position())
             assert contrast(to_rgb(text.get_color()), tuple(colors[row, column][:3])) >= 4.5
+
+
+def test_ties_stand_in_brackets_on_the_map(findings, compared):
+    assert "brackets" not in findings[-2].caption  # the paper's table has no intervals
+    fine = swept(compared, "resnet18").query("when == 'fine-tuned'")
+    finding = training_plots.lead_map(fine, "l")
+    (axes,) = finding.figure.axes
+    assert [text.get_text() for text in axes.texts] == ["+39.0", "(+0.5)", "−15.0"]
+    assert "in brackets: a tie" in finding.caption
 
 
 def test_a_sweep_shows_each_network_that_was_fine_tuned(compared):
