@@ -26,7 +26,8 @@ def leads(folder, n_draws, seed, out):
     value of both methods on the test images, each at the learning rate that was best on the
     validation images, their mean over the seeds that both have, and quantization's lead with a 95 %
     interval: test images, and seeds where there are several, are drawn with replacement, the same
-    for both methods. A lead whose interval holds zero is called a tie. Nothing is run.
+    for both methods. A lead whose interval holds zero is called a tie. Nothing is run. Runs with
+    --keep-first-last are compared with each other, and quantization with them to pruning without.
 
     Cells in which a method has no finished run are named, and have no row.
     """
@@ -49,9 +50,12 @@ def leads(folder, n_draws, seed, out):
 
 
 def _say(row):
+    from pqlib.training_findings import ALIKE
+
+    spared = "" if row["comparison"] == ALIKE else f", {row['comparison']}"
     ahead = "a tie" if row["winner"] == "neither" else f"{row['winner']} is ahead"
     click.echo(
-        f"{row['model']} {row['n_bits']} bits, {row['when']}: quantization "
+        f"{row['model']} {row['n_bits']} bits, {row['when']}{spared}: quantization "
         f"{row['quantization']:.1f}, pruning {row['pruning']:.1f}, lead {row['lead']:+z.1f} "
         f"({row['low']:z.1f} to {row['high']:z.1f}): {ahead}",
         err=True,

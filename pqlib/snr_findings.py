@@ -30,8 +30,8 @@ UNITS = {"drop": "points", "increase": "nats"}
 _STRONG, _MODERATE = 0.8, 0.5  # of a correlation's size, where it is put into a word
 
 
-def read_table(folder: str) -> pd.DataFrame | None:
-    """The committed rows, looked for in the folder and above it; None if they are not there.
+def read_tables(folder: str) -> dict[str, pd.DataFrame]:
+    """The committed rows by network, looked for in the folder and above it; none without them.
 
     Parameters
     ----------
@@ -39,7 +39,8 @@ def read_table(folder: str) -> pd.DataFrame | None:
         "" for none.
     """
     table = training_findings.read_table(TABLE, folder)
-    return None if table is None else prepared(table)
+    groups = () if table is None else prepared(table).groupby("model", sort=False)
+    return {model: rows.reset_index(drop=True) for model, rows in groups}
 
 
 def prepared(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,8 +7,18 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from pqlib.snr_findings import BOTH, METHODS, dearer, found_in, order_words, unresolved
-from pqlib.snr_statistics import Estimate
+from pqlib.snr_findings import (
+    BOTH,
+    METHODS,
+    at_equal_snr,
+    dearer,
+    found_in,
+    mean_gap,
+    of_method,
+    order_words,
+    unresolved,
+)
+from pqlib.snr_statistics import Estimate, across_layers, correlation, within_layers
 
 SCALES = {  # a column, what to call it in short, and in a table
     "snr": ("linear", "SNR, linear"),
@@ -217,3 +227,74 @@ def layer_gap_words(pairs: pd.DataFrame) -> dict[str, str]:
     own = pairs.groupby("layer")["difference"].mean()
     median = f"{own.median():+z.3f} nats".replace("-", "−") if len(own) else "not defined"
     return {"gap_layers": f"{int((own > 0).sum())} of {len(own)}", "gap_median": median}
+
+
+def claims(table: pd.DataFrame, *, n_draws: int, seed: int) -> dict[str, Estimate]:
+    """The estimates that the chapter's claims rest on, by name.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `pqlib.snr_findings.prepared`, for one network.
+    n_draws, seed : int
+        Of layers, for the intervals.
+    """
+    draws = {"n_draws": n_draws, "seed": seed}
+    found = {
+        f"SNR and {name}, {method}": correlation(
+            of_method(table, method), "snr_db", outcome, "spearman", **draws
+        )
+        for outcome, name in (("increase", "cross-entropy gained"), ("drop", "accuracy lost"))
+        for method in METHODS
+    }
+    for way, function in (("within a layer", within_layers), ("between layers", across_layers)):
+        found[f"SNR and cross-entropy gained, {way}"] = function(
+            table, "snr_db", "increase", **draws
+        )
+    for at in reversed(METHODS):
+        excess = mean_gap(at_equal_snr(table, "increase", at), **draws)
+        found[f"pruning's excess (nats) at the SNRs of {at}"] = excess
+    return found
+
+
+def claims_words(found: Mapping[str, Mapping[str, Estimate]]) -> dict[str, str]:
+    """Which claims are alike in all networks: ``alike`` and ``unlike``, by the signs of intervals.
+
+    Parameters
+    ----------
+    found : mapping of str to mapping
+        By network; of `claims`.
+    """
+    signs = pd.DataFrame({n: {c: e.sign for c, e in own.items()} for n, own in found.items()})
+    same = signs.nunique(axis=1) == 1
+    alike, unlike = signs.index[same], signs.index[~same]
+    return {
+        "alike": f"{len(alike)} of {len(signs)}",
+        "unlike": "; ".join(unlike) or "none",
+    }
+
+
+def claims_table(
+    tables: Mapping[str, pd.DataFrame], found: Mapping[str, Mapping[str, Estimate]]
+) -> dict[str, list[str]]:
+    """Columns: what each network's rows hold, and what they say to each claim.
+
+    Parameters
+    ----------
+    tables : mapping of str to DataFrame
+        By network as readers call it; of `pqlib.snr_findings.prepared`.
+    found : mapping of str to mapping
+        Of `claims`, for the same networks.
+    """
+    columns: dict[str, list[str]] = {}
+    for network, table in tables.items():
+        held = table_words(table, finished=False)
+        said = {
+            "layers": held["table_layers"],
+            "images": held["table_images"],
+            "accuracy to begin with": held["table_fp"],
+            "rows that accuracy cannot tell from the original": held["table_quiet"],
+        } | {claim: str(estimate) for claim, estimate in found[network].items()}
+        columns.setdefault("claim", [*said])
+        columns[network] = [*said.values()]
+    return columns

@@ -7,20 +7,24 @@ import pandas as pd
 
 from pqlib.experiments.presets import MODELS
 from pqlib.training_findings import (
+    ALIKE,
     FINE_TUNED,
     NAMES,
     POST_TRAINING,
+    SPARED,
     ahead_words,
     count_words,
     exceptions,
     lead_by_bits,
 )
-from pqlib.training_words import lead_words
+from pqlib.training_words import lead_words, spared_table, spared_words
 from pqlib.verdicts import bits_phrase, by_bits
 
 
 def swept(table: pd.DataFrame) -> pd.DataFrame:
     """The networks of a table of `pqlib.table1_leads.leads` that have fine-tuned cells, in order.
+
+    Cells with layers spared are left to `spared_columns`.
 
     Raises
     ------
@@ -32,8 +36,14 @@ def swept(table: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(
             "table has no fine-tuned cell; run `pqlib run table1` and `pqlib run leads`"
         )
-    own = table[table["model"].isin(models)]
+    own = table[table["model"].isin(models) & (table["comparison"] == ALIKE)]
     return own.sort_values(["model", "when", "n_bits"], ignore_index=True)
+
+
+def fine_tuned(table: pd.DataFrame) -> pd.DataFrame:
+    """The cells of `swept` that are fine-tuned."""
+    rows = swept(table)
+    return rows[rows["when"] == FINE_TUNED]
 
 
 def words(table: pd.DataFrame) -> dict[str, str]:
@@ -82,8 +92,7 @@ def words(table: pd.DataFrame) -> dict[str, str]:
 
 def columns(table: pd.DataFrame) -> dict[str, list]:
     """Columns of `pqlib.table1_leads.leads`: its fine-tuned cells by network and budget."""
-    rows = swept(table)
-    rows = rows[rows["when"] == FINE_TUNED]
+    rows = fine_tuned(table)
     return {
         "network": [NAMES.get(model, model) for model in rows["model"]],
         "bits": rows["n_bits"].tolist(),
@@ -133,7 +142,7 @@ def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
             own,
             lambda rows: (
                 f"{rows['fp_epochs'].iloc[0]:.0f} epochs of "
-                f"{rows['fp_n_train'].iloc[0]:,.0f} images"
+                f"{rows['fp_n_train'].iloc[0]:,.0f} images of {rows['size'].iloc[0]} pixels"
             ),
         ),
         "edition_settings": _grouped(
@@ -179,6 +188,59 @@ def edition_columns(table: pd.DataFrame) -> dict[str, list]:
                     value = float(cells.loc[n, method]) if n in cells.index else None
                     found[f"{n} bits"].append(value)
     return found
+
+
+def spared_columns(*tables: pd.DataFrame) -> dict[str, list]:
+    """Fine-tuned cells that were also run with the first and the last layer spared.
+
+    Parameters
+    ----------
+    *tables : DataFrame
+        Of `pqlib.table1_leads.leads`.
+    """
+    found: dict[str, list] = {"network": [], "bits": []}
+    for model, n_bits, rows in _with_spared(tables):
+        columns = spared_table(rows)
+        found["network"] += [NAMES[model]] * len(rows)
+        found["bits"] += [n_bits] * len(rows)
+        for name, values in columns.items():
+            found.setdefault(name, []).extend(values)
+    return found
+
+
+def spared_effects(*tables: pd.DataFrame) -> dict[str, str]:
+    """What sparing both layers adds to each method, and who is ahead if one alone spares them.
+
+    Parameters
+    ----------
+    *tables : DataFrame
+        Of `pqlib.table1_leads.leads`.
+
+    Returns
+    -------
+    dict
+        ``effects``: points by network and budget; ``effect_verdicts``: in how many of the cells
+        the verdict of the authors' default is another than that of the fair comparison.
+    """
+    effects: dict[str, dict[int, str]] = {}
+    changed = []
+    for model, n_bits, rows in _with_spared(tables):
+        effects.setdefault(NAMES[model], {})[n_bits] = spared_words(rows)["spared_effect"]
+        fair, authors, _ = (rows.loc[comparison, "winner"] for comparison in SPARED)
+        changed.append(fair != authors)
+    return {
+        "effects": "; ".join(f"{name} {by_bits(texts, '; ')}" for name, texts in effects.items()),
+        "effect_verdicts": f"{sum(changed)} of {len(changed)}",
+    }
+
+
+def _with_spared(tables):
+    """Network, budget and its three comparisons, of all cells that have the three."""
+    for table in tables:
+        fine = table[table["when"] == FINE_TUNED]
+        for (model, n_bits), rows in fine.groupby(["model", "n_bits"]):
+            if set(rows["comparison"]) == set(SPARED):
+                yield model, int(n_bits), rows.set_index("comparison").loc[[*SPARED]]
 
 
 def _in_paper_order(table):

@@ -12,10 +12,10 @@ from pqlib._validation import check_integer
 from pqlib.experiments.ledger import Ledger
 from pqlib.experiments.rate_choice import best_of
 from pqlib.experiments.table1 import CONFIG, RESULTS
-from pqlib.training_findings import METHODS_OF_RUNS, per_image
+from pqlib.training_findings import METHODS_OF_RUNS, SPARED, per_image
 
 N_DRAWS = 1000
-_APART = ("method", "seed", "baseline")  # fields in which the runs of one row differ
+_APART = ("method", "seed", "baseline", "keep_first_last")  # in which runs of one row may differ
 _SIDES = "quantization", "pruning"
 
 
@@ -27,6 +27,9 @@ def leads(
     on_row: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Both methods side by side, cell by cell, over all seeds that both have.
+
+    Where runs have their first and last layer spared (``keep_first_last``), they are compared with
+    each other, and quantization with them spared to pruning without, as the authors' code has it.
 
     Parameters
     ----------
@@ -42,12 +45,14 @@ def leads(
     Returns
     -------
     table : DataFrame
-        A row per model, data and other settings, "fine-tuned" or "post-training", and budget:
+        A row per model, data and other settings, ``comparison`` (a key of
+        `pqlib.training_findings.SPARED`), "fine-tuned" or "post-training", and budget:
         ``quantization`` and ``pruning`` (means over seeds), ``lead`` in points, its interval
         ``low`` to ``high`` (`lead_interval`), ``winner`` ("neither" where that holds zero),
         ``lead_by_seed``; of the uncompressed network ``fp_value`` on the same images, and epochs
         and images of its training (``fp_epochs``, ``fp_n_train``; of the first seed); and for each
-        method the runs' learning rates, hashes and commands.
+        method the bits per weight that are spent (``bits_...``), the runs' learning rates, hashes
+        and commands.
     left_out : list of str
         Cells that lack a finished run of one of the methods, in words.
 
@@ -67,42 +72,47 @@ def leads(
     check_integer("seed", seed, low=0, high=2**63 - 1)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no sweep; name the --folder of `pqlib run table1`")
-    cells: dict[str, dict[str, dict[int, list]]] = {}
+    cells: dict[str, dict[tuple[str, bool], dict[int, list]]] = {}
     records = Ledger(folder, CONFIG).records()
     for record in records.values():
         if record["method"] in METHODS_OF_RUNS:
             method, when = METHODS_OF_RUNS[record["method"]]
             fields = {k: v for k, v in record.items() if k not in (*RESULTS, *_APART)}
             runs = cells.setdefault(json.dumps([when, fields], sort_keys=True), {})
-            found = runs.setdefault(method, {}).setdefault(record["seed"], [])
+            runs = runs.setdefault((method, record["keep_first_last"]), {})
+            found = runs.setdefault(record["seed"], [])
             found += [record] if record["status"] == "done" else []
     if not any(runs for cell in cells.values() for by in cell.values() for runs in by.values()):
         raise ValueError(f"{folder} has no finished run of quantization or pruning; go on with it")
     rows, left_out = [], []
-    for key, by_method in cells.items():
+    for key, runs in cells.items():
         when, fields = json.loads(key)
-        quantized, pruned = (by_method.get(side, {}) for side in _SIDES)
-        seeds = sorted(s for s in quantized if quantized[s] and pruned.get(s))
-        if not seeds:
-            absent = [m for m in _SIDES if not any(by_method.get(m, {}).values())]
-            lacks = f"no {' and '.join(absent)}" if absent else "no seed in common"
-            left_out.append(f"{fields['model']} {fields['n_bits']} bits, {when}: {lacks}")
-            continue
-        chosen = {m: [best_of(by_method[m][s]) for s in seeds] for m in _SIDES}
-        baseline = records.get(chosen[_SIDES[0]][0]["baseline"], {})
-        row = _row(folder, when, seeds, chosen, baseline, n_draws, seed)
-        rows.append(row)
-        if on_row is not None:
-            on_row(row)
+        for comparison, spared in SPARED.items():
+            sides = {m: runs.get((m, spared[m]), {}) for m in _SIDES}
+            seeds = sorted(s for s in sides["quantization"] if _both(sides, s))
+            if not seeds:
+                name = f"{fields['model']} {fields['n_bits']} bits, {when}"
+                left_out += _lacking(name, sides, spared)
+                continue
+            chosen = {m: [best_of(by_seed[s]) for s in seeds] for m, by_seed in sides.items()}
+            baseline = records.get(chosen[_SIDES[0]][0]["baseline"], {})
+            row = {"comparison": comparison, "when": when}
+            row |= _row(folder, seeds, chosen, baseline, n_draws, seed)
+            rows.append(row)
+            if on_row is not None:
+                on_row(row)
     table = pd.DataFrame(rows)
     if rows:
-        order = ["model", "data", "keep_first_last", "when", "n_bits"]
-        table = table.sort_values(order, kind="stable", ignore_index=True)
+        order = ["model", "data", "comparison", "when", "n_bits"]
+        rank = {name: place for place, name in enumerate(SPARED)}
+        table = table.sort_values(
+            order, key=lambda column: column.replace(rank), kind="stable", ignore_index=True
+        )
     return table, sorted(left_out)
 
 
 def lead_interval(
-    score: Callable[[np.ndarray], float],
+    scores: Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray],
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
     *,
     n_draws: int,
@@ -112,8 +122,9 @@ def lead_interval(
 
     Parameters
     ----------
-    score : callable
-        From rows of images to the metric.
+    scores : callable
+        From rows of images, and the places drawn of them in each draw, to the metric in each; see
+        `pqlib.training.tasks.Task.scores`.
     pairs : sequence of (ndarray, ndarray)
         Of each seed what every test image adds to the metric of both methods, the same images in
         the same order throughout; one row per image.
@@ -133,17 +144,30 @@ def lead_interval(
                     f"pairs must be of the same test images, got {n} and {len(images)} of them"
                 )
     rng = np.random.default_rng(seed)
-    means = []
-    for _ in range(n_draws):
-        images = rng.integers(0, n, n)
-        seeds, times = np.unique(rng.integers(0, len(pairs), len(pairs)), return_counts=True)
-        differences = [score(pairs[s][0][images]) - score(pairs[s][1][images]) for s in seeds]
-        means.append(np.average(differences, weights=times))
+    draws, times = [], np.zeros((n_draws, len(pairs)))
+    for i in range(n_draws):
+        draws.append(rng.integers(0, n, n))
+        times[i] = np.bincount(rng.integers(0, len(pairs), len(pairs)), minlength=len(pairs))
+    leads = np.stack([scores(first, draws) - scores(second, draws) for first, second in pairs])
+    means = np.average(leads, axis=0, weights=times.T)
     low, high = np.nanquantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _row(folder, when, seeds, chosen, baseline, n_draws, seed) -> dict[str, Any]:
+def _both(sides, seed):
+    return all(by_seed.get(seed) for by_seed in sides.values())
+
+
+def _lacking(name, sides, spared):
+    """What a cell lacks, in words; nothing where no run was meant for it."""
+    if len(set(spared.values())) > 1 or not any(sides.values()):
+        return []
+    name += ", first and last layer spared" if all(spared.values()) else ""
+    absent = [m for m, by_seed in sides.items() if not any(by_seed.values())]
+    return [f"{name}: " + (f"no {' and '.join(absent)}" if absent else "no seed in common")]
+
+
+def _row(folder, seeds, chosen, baseline, n_draws, seed) -> dict[str, Any]:
     from pqlib.training.models import normalization_of
     from pqlib.training.tasks import task_class
 
@@ -151,13 +175,12 @@ def _row(folder, when, seeds, chosen, baseline, n_draws, seed) -> dict[str, Any]
     normalization = normalization_of(first["model"], first["variant"])
     task = task_class(first["task"])(1, 32, normalization)  # for its score alone
     images = [[per_image(folder, r["hash"]) for r in chosen[m]] for m in _SIDES]
-    low, high = lead_interval(task.score, [*zip(*images, strict=True)], n_draws=n_draws, seed=seed)
+    low, high = lead_interval(task.scores, [*zip(*images, strict=True)], n_draws=n_draws, seed=seed)
     values = {m: np.array([r["value"] for r in chosen[m]]) for m in _SIDES}
     by_seed = values["quantization"] - values["pruning"]
     row = {
-        **{k: first[k] for k in ("model", "data", "keep_first_last", "epochs")},
+        **{k: first[k] for k in ("model", "data", "epochs")},
         "size": "x".join(map(str, np.atleast_1d(first["size"]))),
-        "when": when,
         "n_bits": first["n_bits"],
         "metric": first["metric"],
         "fp_value": float(np.mean([r["fp_value"] for r in chosen["quantization"]])),
@@ -175,6 +198,7 @@ def _row(folder, when, seeds, chosen, baseline, n_draws, seed) -> dict[str, Any]
         "n_draws": n_draws,
     }
     for method, runs in chosen.items():
+        row[f"bits_{method}"] = float(np.mean([r["bits_per_weight"] for r in runs]))
         row[f"rate_{method}"] = _texts(f"{r['learning_rate']:.6g}" for r in runs)
         row[f"hash_{method}"] = _texts(r["hash"] for r in runs)
         row[f"command_{method}"] = "; ".join(r["command"] for r in runs)

@@ -33,8 +33,9 @@ METHODS_OF_RUNS = {  # by that of a record: the method in words, and when it com
     "post_training_quantize": ("quantization", POST_TRAINING),
     "post_training_prune": ("pruning", POST_TRAINING),
 }
+ALIKE = "fair, all layers alike"
 SPARED = {  # in which method first and last layer are spared
-    "fair, all layers alike": {"quantization": False, "pruning": False},
+    ALIKE: {"quantization": False, "pruning": False},
     "the authors' default": {"quantization": True, "pruning": False},
     "fair, two layers spared in both": {"quantization": True, "pruning": True},
 }
@@ -166,7 +167,7 @@ def paired_interval(
     Parameters
     ----------
     task : pqlib.training.tasks.Task
-        Its `score` turns rows of images into the metric.
+        Its `scores` turns rows of images drawn into the metric.
     first, second : ndarray, one row per test image
         The same images in the same order.
     n_draws : int
@@ -175,10 +176,8 @@ def paired_interval(
     if len(first) != len(second):
         raise ValueError(f"first has {len(first)} images, second {len(second)}; give the same ones")
     rng = np.random.default_rng(seed)
-    leads = []
-    for _ in range(n_draws):
-        draw = rng.integers(0, len(first), len(first))
-        leads.append(task.score(first[draw]) - task.score(second[draw]))
+    draws = [rng.integers(0, len(first), len(first)) for _ in range(n_draws)]
+    leads = task.scores(first, draws) - task.scores(second, draws)
     low, high = np.nanquantile(leads, [0.025, 0.975])
     return float(low), float(high)
 

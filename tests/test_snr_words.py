@@ -8,7 +8,7 @@ from snr_cases import rows
 
 from pqlib import snr_words as words
 from pqlib.snr_findings import KINDS, METHODS, OUTCOMES, PREDICTORS, at_equal_snr, correlations
-from pqlib.snr_statistics import Estimate
+from pqlib.snr_statistics import Estimate, correlation
 
 DOWN, TIE, UP = (
     Estimate(-0.9, -1, -0.8, 9, 3),
@@ -185,3 +185,29 @@ def test_gaps_layer_by_layer():
 
 def test_no_zero_has_a_sign():
     assert str(Estimate(-0.001, -0.004, 0.004, 9, 3)) == "0.00 (0.00 to 0.00)"
+
+
+def test_claims_of_several_networks_stand_side_by_side():
+    tables = {"one": whole(dearer=3.0), "other": whole(dearer=0.2)}
+    claims = {n: words.claims(t, n_draws=100, seed=0) for n, t in tables.items()}
+    quantization = tables["one"].query("method == 'quantization'")
+    rank = correlation(quantization, "snr_db", "increase", "spearman", n_draws=100, seed=0)
+    assert claims["one"]["SNR and cross-entropy gained, quantization"] == rank
+
+    said = words.claims_words(claims)
+    assert said["unlike"] == (
+        "pruning's excess (nats) at the SNRs of pruning; "
+        "pruning's excess (nats) at the SNRs of quantization"
+    )
+    assert said["alike"] == "6 of 8"
+    assert words.claims_words({"one": claims["one"]}) == {"alike": "8 of 8", "unlike": "none"}
+
+    columns = words.claims_table(tables, claims)
+    assert [*columns] == ["claim", "one", "other"]
+    assert columns["claim"][:2] == ["layers", "images"] and columns["one"][:2] == ["5", "1,000"]
+    assert columns["one"][4] == str(rank) and len(columns["other"]) == 12
+
+
+def whole(**options):
+    """Rows with the accuracy and the seconds that a committed table has."""
+    return rows(**options).assign(fp_accuracy=90.0, seconds=1.0)

@@ -6,6 +6,7 @@ from sweep_cases import sweep_of
 
 from pqlib import sweep_findings
 from pqlib.experiments.presets import MODELS
+from pqlib.training_findings import SPARED
 
 
 def test_a_sweep_in_words():
@@ -33,6 +34,7 @@ def test_a_sweep_in_words():
     assert (said["sweep_seeds"], said["sweep_epochs"]) == ("1 to 2 seeds", "4 to 20")
     assert (said["sweep_tested"], said["sweep_trained"]) == ("509 to 1,017", "5,085")
 
+    assert len(sweep_findings.fine_tuned(table)) == 3
     shown = sweep_findings.columns(table)
     assert shown["network"] == ["ResNet-20", "ResNet-20", "ResNet-18"]
     assert shown["bits"] == [2, 4, 2] and shown["ahead"] == ["pruning", "tie", "quantization"]
@@ -63,7 +65,14 @@ def paper_of(leads):
 @pytest.fixture
 def edition():
     cifar = {"fp_epochs": 15, "fp_n_train": 45000, "epochs": 4, "n_train": 5000, "n_test": 10000}
-    scenes = {"fp_epochs": 20, "fp_n_train": 367, "epochs": 40, "n_train": 367, "n_test": 233}
+    scenes = {
+        "fp_epochs": 20,
+        "fp_n_train": 367,
+        "epochs": 40,
+        "n_train": 367,
+        "n_test": 233,
+        "size": "96x128",
+    }
     return pd.concat(
         [
             sweep_of({2: (9.0,), 4: (-2.0,), 8: (0.1,)}, model="resnet18", **cifar),
@@ -92,8 +101,8 @@ def test_our_edition_of_table_1_in_words(edition):
         "ResNet-18 92.0 % accuracy, MobileNet-V2 92.0 % accuracy and DeepLab-V3 92.0 % mIoU"
     )
     assert said["edition_trained"] == (
-        "15 epochs of 45,000 images (ResNet-18 and MobileNet-V2); "
-        "20 epochs of 367 images (DeepLab-V3)"
+        "15 epochs of 45,000 images of 32 pixels (ResNet-18 and MobileNet-V2); "
+        "20 epochs of 367 images of 96x128 pixels (DeepLab-V3)"
     )
     assert said["edition_settings"].startswith("4 epochs of 5,000 images, tested on 10,000 (Res")
     assert said["edition_counts"] == (
@@ -124,7 +133,7 @@ def test_a_whole_edition_misses_no_network(edition):
     whole = pd.concat([sweep_of({2: (1.0,)}, model=m, fp_epochs=1, fp_n_train=9) for m in MODELS])
     said = sweep_findings.edition_words(whole, paper_of(PAPER_LEADS))
     assert (said["edition_networks"], said["edition_missing"]) == ("8 of the 8 networks", "")
-    assert said["edition_trained"] == "1 epochs of 9 images"
+    assert said["edition_trained"] == "1 epochs of 9 images of 32 pixels"
     assert said["edition_before"] == said["edition_before_by_bits"] == "not run"
 
 
@@ -139,3 +148,26 @@ def test_our_edition_in_the_form_of_table_1(edition):
     assert shown["2 bits"] == [89.0, 80.0, 120.0, 80.0, 93.0, 80.0, 85.0, 80.0]
     assert shown["8 bits"][2:] == [None, None, 80.2, 80.0, None, None]
     assert set(shown["original"]) == {92.0}
+
+
+def test_what_sparing_two_layers_does():
+    fair, authors, both = SPARED
+    table = pd.concat(
+        [
+            sweep_of({2: (4.0,), 3: (1.0,), 4: (0.0,)}),
+            sweep_of({2: (6.0,), 3: (9.0,), 4: (2.0,)}, comparison=authors, bits_quantization=3.0),
+            sweep_of({2: (5.0,), 4: (-1.0,)}, comparison=both, pruning=79.0),
+        ]
+    )
+    other = sweep_of({2: (1.0,)}, model="mobilenet_v2")  # never spared
+    said = sweep_findings.spared_effects(table, other)
+    assert said["effects"] == (
+        "ResNet-20 +1.0 points for quantization and −1.0 for pruning at 2 bits; "
+        "−1.0 points for quantization and −1.0 for pruning at 4 bits"
+    )
+    assert said["effect_verdicts"] == "1 of 2"  # at 4 bits a tie becomes a lead
+    shown = sweep_findings.spared_columns(table, other)
+    assert shown["bits"] == [2] * 3 + [4] * 3 and set(shown["network"]) == {"ResNet-20"}
+    assert shown["comparison"] == [*SPARED] * 2
+    assert shown["bits, quantization"] == [2, 3.0, 2, 4, 3.0, 4]
+    assert len(sweep_findings.swept(table)) == 3 and fair in set(table["comparison"])

@@ -12,6 +12,7 @@ from pqlib.experiments.ledger import Ledger
 from pqlib.experiments.table1 import CONFIG
 from pqlib.table1_leads import lead_interval, leads
 from pqlib.training.settings import Settings
+from pqlib.training_findings import SPARED
 
 N_IMAGES = 400
 
@@ -20,18 +21,24 @@ def settings(seed=0, rate=0.01, epochs=4):
     return Settings(epochs, 64, rate, seed=seed)
 
 
-def add(folder, method, n_bits, right, *, validation=50.0, status="done", **options):
+def add(folder, method, n_bits, right, *, validation=50.0, status="done", kept=False, **options):
     """A run that has the first ``right`` of 400 test images right."""
-    config = FineTune("resnet18", "digits", settings(**options), method, n_bits, "base")
+    config = FineTune(
+        "resnet18", "digits", settings(**options), method, n_bits, "base", keep_first_last=kept
+    )
     record = described(config, f"pqlib run {method} {n_bits} {options}") | {
         "status": status, "reason": "", "task": "classification", "metric": "accuracy",
         "value": right / 4, "validation_value": validation, "fp_value": 98.0, "n_train": 5000,
-        "n_test": N_IMAGES,
+        "n_test": N_IMAGES, "bits_per_weight": n_bits + kept / 2,
     }  # fmt: skip
     Ledger(folder, CONFIG).add(config.hash, record)
     (folder / config.hash).mkdir(exist_ok=True)
     np.savez(folder / config.hash / "per_image.npz", test=np.arange(N_IMAGES) < right)
     return config.hash
+
+
+def means(per_image, draws):
+    return np.array([per_image[draw].mean() for draw in draws])
 
 
 def test_lead_is_that_of_the_runs_chosen_on_validation_images(tmp_path):
@@ -73,6 +80,33 @@ def test_seeds_are_averaged_where_both_methods_have_them(tmp_path):
     assert row["lead"] == pytest.approx(8.0, abs=1e-9)
 
 
+def test_spared_layers_are_compared_in_three_ways(tmp_path):
+    for method, n_bits, right, kept in (
+        ("lsq", 2, 300, False), ("lsq", 2, 360, True), ("prune", 2, 200, False),
+        ("prune", 2, 240, True), ("lsq", 3, 300, True), ("lsq", 4, 300, False),
+    ):  # fmt: skip
+        add(tmp_path, method, n_bits, right, kept=kept)
+    table, left_out = leads(tmp_path, n_draws=50)
+    assert table["comparison"].tolist() == [*SPARED]
+    assert table["lead"].tolist() == [25.0, 40.0, 30.0]
+    assert table["bits_quantization"].tolist() == [2.0, 2.5, 2.5]
+    assert table["bits_pruning"].tolist() == [2.0, 2.0, 2.5]
+    assert left_out == [
+        "resnet18 3 bits, fine-tuned, first and last layer spared: no pruning",
+        "resnet18 4 bits, fine-tuned: no pruning",
+    ]
+
+
+def test_the_training_of_the_baseline_is_named(tmp_path):
+    baseline = FineTune("resnet18", "digits", settings(epochs=15))
+    record = described(baseline, "pqlib run none") | {"status": "done", "n_train": 45_000}
+    Ledger(tmp_path, CONFIG).add("base", record)
+    for method in ("lsq", "prune"):
+        add(tmp_path, method, 2, 300)
+    row = leads(tmp_path, n_draws=50)[0].iloc[0]
+    assert (row["fp_epochs"], row["fp_n_train"], row["fp_value"]) == (15, 45_000, 98.0)
+
+
 def test_what_has_no_partner_is_named_and_has_no_row(tmp_path):
     add(tmp_path, "lsq", 2, 200)
     add(tmp_path, "lsq", 3, 200)
@@ -103,7 +137,7 @@ def test_interval_covers_as_often_as_it_says():
     held = 0
     for repeat in range(200):
         first, second = rng.random(300) < 0.9, rng.random(300) < 0.8
-        low, high = lead_interval(np.mean, [(first, second)], n_draws=200, seed=repeat)
+        low, high = lead_interval(means, [(first, second)], n_draws=200, seed=repeat)
         held += low <= 0.1 <= high
     assert 178 <= held <= 200  # 190 expected, four standard deviations of 3
 
@@ -112,15 +146,13 @@ def test_interval_is_wider_where_seeds_differ():
     right = np.arange(400) < 360
     alike = [(right, np.arange(400) < n) for n in (320, 320, 320)]
     apart = [(right, np.arange(400) < n) for n in (280, 320, 360)]
-    widths = [
-        np.ptp(lead_interval(np.mean, pairs, n_draws=400, seed=0)) for pairs in (alike, apart)
-    ]
+    widths = [np.ptp(lead_interval(means, pairs, n_draws=400, seed=0)) for pairs in (alike, apart)]
     assert widths[1] > 1.5 * widths[0]
 
 
 def test_pairs_must_be_of_the_same_images():
     with pytest.raises(ValueError, match=r"same test images, got 3 and 4"):
-        lead_interval(np.mean, [(np.ones(3), np.ones(4))], n_draws=2, seed=0)
+        lead_interval(means, [(np.ones(3), np.ones(4))], n_draws=2, seed=0)
 
 
 def test_bad_folders_are_refused(tmp_path):

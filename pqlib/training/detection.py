@@ -1,5 +1,10 @@
 """Detection: EfficientDet's focal and box losses, and the mean average precision of COCO."""
 
+import io
+import math
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,6 +19,7 @@ from pqlib.training.tasks import Batch, Task
 KIND, SCORE, LABEL = 0, 5, 6
 FOUND, WANTED, CROWD = 1, 2, 3  # kinds; 0 fills up
 _IOU_OF_A_MATCH = 0.5  # of an anchor with a box
+_MOST_FOUND = 100  # boxes of an image that count, those of the highest scores
 
 
 @dataclass(frozen=True)
@@ -113,17 +119,23 @@ class Detection(Task):
         """
         if not (per_image[:, :, KIND] == WANTED).any():
             raise ValueError("the images have no boxes: mAP is not defined; check the annotations")
-        library("pycocotools")
-        metrics = library("torchmetrics.detection")
-        metric = metrics.MeanAveragePrecision(box_format="xyxy", backend="pycocotools")
-        rows = torch.from_numpy(np.ascontiguousarray(per_image, dtype=np.float32))
-        for image in rows:
-            found, wanted = image[image[:, KIND] == FOUND], image[image[:, KIND] > FOUND]
-            metric.update(
-                [_as_boxes(found) | {"scores": found[:, SCORE]}],
-                [_as_boxes(wanted) | {"iscrowd": (wanted[:, KIND] == CROWD).int()}],
-            )
-        return 100 * float(metric.compute()["map"])
+        return float(self.scores(per_image, [np.arange(len(per_image))])[0])
+
+    def scores(self, per_image: np.ndarray, draws: Iterable[np.ndarray]) -> np.ndarray:
+        """`score` of images drawn with replacement, for each draw; NaN where none has a box.
+
+        Notes
+        -----
+        What is found is matched with what is wanted image by image, once; only the precision is
+        accumulated for each draw.
+        """
+        evaluation = library("pycocotools.cocoeval").COCOeval
+        with redirect_stdout(io.StringIO()):  # it prints its progress
+            matched = evaluation(*_as_coco(per_image), "bbox")
+            matched.params.areaRng, matched.params.areaRngLbl = [[0, 1e10]], ["all"]
+            matched.params.maxDets = [_MOST_FOUND]
+            matched.evaluate()
+            return np.array([_precision(matched, len(per_image), draw) for draw in draws])
 
     def _padded(self, rows: list[np.ndarray]) -> list[np.ndarray]:
         return [_filled_up([image for batch in rows for image in batch])]
@@ -140,8 +152,42 @@ class _Slot(nn.Module):
         return self.held[0](images)
 
 
-def _as_boxes(rows: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {"boxes": rows[:, 1:5], "labels": rows[:, LABEL].long()}
+def _as_coco(per_image):
+    """What is wanted and what is found, as pycocotools has them; images are numbered from 1."""
+    coco = library("pycocotools.coco").COCO
+    kinds = per_image[:, :, KIND]
+    labels = [{"id": int(label)} for label in np.unique(per_image[kinds > 0][:, LABEL])]
+    both = []
+    for held in (kinds > FOUND, kinds == FOUND):
+        annotations = []
+        for image, row in zip(*np.nonzero(held), strict=True):
+            kind, left, top, right, bottom, score, label = per_image[image, row].tolist()
+            box = [left, top, right - left, bottom - top]
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": int(image) + 1, "category_id": int(label)}
+                | {"bbox": box, "area": box[2] * box[3], "iscrowd": int(kind == CROWD)}
+                | {"score": score}
+            )
+        images = [{"id": i + 1} for i in range(len(per_image))]
+        own = coco()
+        own.dataset = {"images": images, "annotations": annotations, "categories": labels}
+        own.createIndex()
+        both.append(own)
+    return both
+
+
+def _precision(matched, n_images, draw):
+    """Mean average precision in percent of matched images drawn with replacement."""
+    drawn = copy(matched)
+    n_labels = len(matched.params.catIds)
+    drawn.evalImgs = [matched.evalImgs[k * n_images + i] for k in range(n_labels) for i in draw]
+    drawn.params = copy(matched.params)
+    drawn.params.imgIds = [*range(len(draw))]
+    drawn._paramsEval = drawn.params
+    drawn.accumulate()
+    precision = drawn.eval["precision"]
+    known = precision[precision > -1]  # that of a class which nobody wants is -1
+    return 100 * float(known.mean()) if known.size else math.nan
 
 
 def _filled_up(images: list[np.ndarray]) -> np.ndarray:

@@ -67,10 +67,18 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, per_image: np.ndarray) -> float:
-        """The metric in 0..100 from the rows of `evaluate`'s ``"per_image"``.
+        """The metric in 0..100 from the rows of `evaluate`'s ``"per_image"``."""
 
-        A bootstrap passes rows drawn with replacement.
+    def scores(self, per_image: np.ndarray, draws: Iterable[np.ndarray]) -> np.ndarray:
+        """`score` of images drawn with replacement, for each draw: a bootstrap.
+
+        Parameters
+        ----------
+        per_image : ndarray, one row per image
+        draws : iterable of ndarray of int
+            Places of the images drawn.
         """
+        return np.array([self.score(per_image[draw]) for draw in draws])
 
     def evaluate(
         self,

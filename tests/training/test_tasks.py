@@ -11,6 +11,7 @@ for package in ("torchvision", "effdet", "pycocotools", "torchmetrics"):
 from effdet import DetBenchTrain  # noqa: E402
 from torch import nn  # noqa: E402
 from torchmetrics.classification import MulticlassJaccardIndex  # noqa: E402
+from torchmetrics.detection import MeanAveragePrecision  # noqa: E402
 
 from pqlib.training.classification import Classification  # noqa: E402
 from pqlib.training.detection import CROWD, FOUND, WANTED, Detection  # noqa: E402
@@ -142,6 +143,49 @@ def test_average_precision_by_hand():
     # of two equal detections one is false
     twice = rows((WANTED, BOX, 1, 0), (FOUND, BOX, 0.9, 0), (FOUND, BOX, 0.8, 0))
     assert task.score(per_image(twice)) == pytest.approx(100)
+
+
+@pytest.fixture(scope="module")
+def detections():
+    """Forty images of three classes with crowds, boxes found near them, and others."""
+    rng, images = np.random.default_rng(0), []
+    for _ in range(40):
+        image = []
+        for _ in range(rng.integers(0, 5)):
+            left, top, width, height = (*rng.uniform(0, 90, 2), *rng.uniform(6, 30, 2))
+            box = np.array([left, top, left + width, top + height])
+            kind, label = CROWD if rng.random() < 0.1 else WANTED, rng.integers(3)
+            image.append((kind, box, 1, label))
+            image += [
+                (FOUND, box + rng.normal(0, 2, 4), rng.random(), label)
+                for _ in range(rng.integers(0, 3))
+            ]
+        image += [(FOUND, [5, 5, 20, 30], 0.2 * rng.random(), rng.integers(3))]
+        images.append(rows(*image))
+    return per_image(*images)
+
+
+def test_average_precision_as_torchmetrics_has_it(detections):
+    metric = MeanAveragePrecision(box_format="xyxy", backend="pycocotools")
+    for image in torch.from_numpy(detections):
+        found, wanted = image[image[:, 0] == FOUND], image[image[:, 0] > FOUND]
+        said = {"boxes": found[:, 1:5], "labels": found[:, 6].long(), "scores": found[:, 5]}
+        true = {"boxes": wanted[:, 1:5], "labels": wanted[:, 6].long()}
+        metric.update([said], [true | {"iscrowd": (wanted[:, 0] == CROWD).int()}])
+    expected = 100 * metric.compute()["map"].item()
+    assert 5 < expected < 95
+    assert Detection(3, 128, PLAIN).score(detections) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_bootstrap_scores_the_images_drawn(detections):
+    task = Detection(3, 128, PLAIN)
+    rng = np.random.default_rng(1)
+    draws = [rng.integers(0, 40, 40) for _ in range(5)]
+    expected = [task.score(detections[draw]) for draw in draws]
+    assert len({round(value, 6) for value in expected}) == 5
+    assert task.scores(detections, draws).tolist() == expected
+    empty = [i for i, image in enumerate(detections) if not (image[:, 0] == WANTED).any()]
+    assert np.isnan(task.scores(detections, [np.array(empty)])[0])
 
 
 def test_average_precision_without_detections_or_boxes():
