@@ -3,6 +3,8 @@
 Its table is that of `pqlib.table1_leads.leads`.
 """
 
+import math
+
 import pandas as pd
 
 from pqlib.experiments.presets import MODELS
@@ -120,16 +122,14 @@ def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
         empty if there are none; ``edition_fp``, ``edition_trained``: what the networks have
         uncompressed and how they were trained; ``edition_settings``: epochs, images and seeds of
         the fine-tuning; ``edition_counts``, ``edition_exceptions``, ``edition_by_bits``: who is
-        ahead after it; ``edition_paper_by_bits``: the paper's leads of the same networks;
-        ``edition_beside``: how many cells agree with the paper's; ``edition_before``,
-        ``edition_before_by_bits``: who is ahead without training; ``edition_over``: in how many
-        cells a compressed network is as good as the original; ``edition_rates``.
+        ahead after it; ``edition_beside``: how many cells agree with the paper's;
+        ``edition_before``: who is ahead without training; ``edition_over``: in how many cells a
+        compressed network is as good as the original.
     """
     table = _in_paper_order(swept(table))
     fine, before = (table[table["when"] == when] for when in (FINE_TUNED, POST_TRAINING))
     own = dict([*fine.groupby("model", sort=False)])
     missing = [NAMES[m] for m in MODELS if m not in own]
-    same = paper[paper["model"].isin(own)]
     over = {m: int((fine[m] >= fine["fp_value"]).sum()) for m in ("quantization", "pruning")}
     return {
         "edition_networks": f"{len(own)} of the {len(MODELS)} networks",
@@ -155,14 +155,33 @@ def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
         "edition_counts": count_words(fine),
         "edition_exceptions": exceptions(fine),
         "edition_by_bits": lead_by_bits(fine),
-        "edition_paper_by_bits": lead_by_bits(same),
         "edition_beside": _beside(fine, paper),
         "edition_before": count_words(before) if len(before) else "not run",
-        "edition_before_by_bits": lead_by_bits(before) if len(before) else "not run",
         "edition_over": f"{over['quantization']} of {len(fine)} cells of quantization and "
         f"{over['pruning']} of pruning",
-        "edition_rates": "; ".join(f"{m} {_rates(fine, m)}" for m in ("quantization", "pruning")),
     }
+
+
+def edition_leads(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, list]:
+    """Columns: quantization's median lead at each budget, here and in the paper's table.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `pqlib.table1_leads.leads`; networks without fine-tuned runs are left out.
+    paper : DataFrame
+        `pqlib.training_findings.cells` of the paper's table; of it the same networks count.
+    """
+    rows = swept(table)
+    medians = rows.groupby(["when", "n_bits"])["lead"].median().unstack("when")
+    theirs = paper[paper["model"].isin(rows["model"])].groupby("n_bits")["lead"].median()
+    medians = medians.assign(paper=theirs).sort_index(ascending=False)
+    named = {"here": FINE_TUNED, "in the paper": "paper", "here, no training": POST_TRAINING}
+    columns: dict[str, list] = {"bits": medians.index.astype(int).tolist()}
+    for name, column in named.items():
+        values = medians[column] if column in medians else [math.nan] * len(medians)
+        columns[name] = [None if math.isnan(v) else float(v) for v in values]
+    return columns
 
 
 def edition_columns(table: pd.DataFrame) -> dict[str, list]:
@@ -249,14 +268,15 @@ def _in_paper_order(table):
 
 
 def _beside(fine, paper):
-    """In how many cells the same method is ahead as in the paper, cannot be told, or is not."""
+    """In how many cells the method ahead is the paper's, cannot be told, or is not the paper's."""
     both = fine.merge(paper, on=["model", "n_bits"], suffixes=("", "_paper"))
     told = both[both["winner"] != "neither"]
     same = told["winner"] == told["winner_paper"]
     other = told[~same]
     text = (
         f"in {same.sum()} of {len(both)} cells the same method is ahead as in the paper, in "
-        f"{len(both) - len(told)} our test images cannot tell, in {len(other)} it is another"
+        f"{len(both) - len(told)} our test images cannot tell, in {len(other)} the paper has it "
+        "otherwise"
     )
     named = [
         f"{NAMES[m]} at {bits_phrase(rows['n_bits'].astype(int).tolist())}"

@@ -173,7 +173,8 @@ def _row(folder, seeds, chosen, baseline, n_draws, seed) -> dict[str, Any]:
 
     first = chosen["quantization"][0]
     normalization = normalization_of(first["model"], first["variant"])
-    task = task_class(first["task"])(1, 32, normalization)  # for its score alone
+    size = tuple(np.broadcast_to(first["size"], 2).tolist())
+    task = task_class(first["task"])(1, size, normalization)  # for its score alone
     images = [[per_image(folder, r["hash"]) for r in chosen[m]] for m in _SIDES]
     low, high = lead_interval(task.scores, [*zip(*images, strict=True)], n_draws=n_draws, seed=seed)
     values = {m: np.array([r["value"] for r in chosen[m]]) for m in _SIDES}

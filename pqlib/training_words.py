@@ -223,15 +223,13 @@ def recipes_table(recipes: Mapping[str, Recipe], plans: Mapping[str, FineTune]) 
     }
 
 
-def table1_words(found: pd.DataFrame, own: pd.DataFrame | None) -> dict[str, str]:
-    """What the paper's Table 1 says, and ours beside it.
+def table1_words(found: pd.DataFrame) -> dict[str, str]:
+    """What the paper's Table 1 says; `pqlib.sweep_findings.edition_words` has ours beside it.
 
     Parameters
     ----------
     found : DataFrame
         `pqlib.training_findings.cells` of the paper's table.
-    own : DataFrame or None
-        Our own table, of `pqlib.table1_leads.leads`; None if there is none.
 
     Returns
     -------
@@ -240,15 +238,13 @@ def table1_words(found: pd.DataFrame, own: pd.DataFrame | None) -> dict[str, str
         `pqlib.training_findings.count_words`, ``exceptions``, ``lead_by_bits``, ``within_noise``;
         ``table1_close``, ``table1_far``: the networks with the smallest and the largest median
         lead; ``table1_small``: in how many cells quantization leads by at most a point;
-        ``table1_over``: in how many a compressed network is as good as the original; ``own_words``
-        and ``table1_own``: how our cells divide.
+        ``table1_over``: in how many a compressed network is as good as the original.
     """
     medians = lead_by_model(found)["median"]
     ends = medians.iloc[[0, -1]].items()
     close, far = (f"{NAMES[model]} (median {_signed(lead)} points)" for model, lead in ends)
     small = int(((found["lead"] > 0) & (found["lead"] <= 1)).sum())
     over = {m: int((found[m] >= found["fp_value"]).sum()) for m in ("quantization", "pruning")}
-    counted = None if own is None else count_words(own[own["when"] == FINE_TUNED])
     return {
         "table1_counts": count_words(found),
         "table1_exceptions": exceptions(found),
@@ -261,8 +257,6 @@ def table1_words(found: pd.DataFrame, own: pd.DataFrame | None) -> dict[str, str
             f"{over['quantization']} of {len(found)} cells of quantization and {over['pruning']} "
             "of pruning"
         ),
-        "own_words": counted or "not run here",
-        "table1_own": counted or "not run: `pqlib run table1 --preset laptop`",
     }
 
 

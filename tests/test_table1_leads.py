@@ -56,6 +56,25 @@ def test_lead_is_that_of_the_runs_chosen_on_validation_images(tmp_path):
     assert row["command_pruning"].startswith("pqlib run prune 4")
 
 
+def test_a_detector_is_compared_by_its_boxes(tmp_path):
+    for package in ("effdet", "pycocotools"):
+        pytest.importorskip(package, reason="the extra `training` is not installed")
+    box, far = [10, 10, 40, 40], [60, 60, 90, 90]  # found a box, wanted it
+    for method, found in (("lsq", box), ("prune", far)):
+        config = FineTune("efficientdet", "boxes", settings(), method, 2, "base", size=128)
+        record = described(config, "pqlib run") | {
+            "status": "done", "reason": "", "task": "detection", "metric": "mAP", "fp_value": 90.0,
+            "value": 100.0 if found is box else 0.0, "validation_value": 1.0, "n_train": 4,
+            "n_test": 4, "bits_per_weight": 2.0,
+        }  # fmt: skip
+        Ledger(tmp_path, CONFIG).add(config.hash, record)
+        (tmp_path / config.hash).mkdir()
+        image = [[1, *found, 0.9, 0], [2, *box, 1, 0]]
+        np.savez(tmp_path / config.hash / "per_image.npz", test=np.float32([image] * 4))
+    row = leads(tmp_path, n_draws=20)[0].iloc[0]
+    assert (row["lead"], row["low"], row["high"]) == (100.0, 100.0, 100.0)
+
+
 def test_tie_and_winner_follow_the_interval(tmp_path):
     add(tmp_path, "lsq", 2, 200)
     add(tmp_path, "prune", 2, 300)

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from sweep_cases import sweep_of
 
 from pqlib import training_words as words
 from pqlib.experiments.presets import TABLE4, Sweep
@@ -194,7 +193,7 @@ def test_table_1_in_words():
         ("resnet50", 2): -3.0, ("resnet50", 4): -1.0, ("resnet18", 2): 1.0, ("resnet18", 4): 0.5,
         ("mobilenet_v2", 2): 20.0, ("mobilenet_v2", 4): 0.0,
     })  # fmt: skip
-    said = words.table1_words(found, None)
+    said = words.table1_words(found)
     assert said["table1_counts"] == (
         "quantization is ahead in 3 of 6 cells, pruning in 2, 1 is a tie"
     )
@@ -204,21 +203,11 @@ def test_table_1_in_words():
     assert said["table1_small"] == "2 of 6"
     assert said["table1_by_bits"] == "+1.0 points at 2 bits, +0.0 points at 4 bits"
     assert said["table1_over"] == "0 of 6 cells of quantization and 0 of pruning"
-    assert said["own_words"] == "not run here"
-    assert said["table1_own"] == "not run: `pqlib run table1 --preset laptop`"
 
 
 def test_cells_as_good_as_the_original():
     found = cells_of({("resnet18", 2): 5.0, ("resnet18", 3): -2.0}, fp=70.0)
-    said = words.table1_words(found, None)
+    said = words.table1_words(found)
     assert said["table1_over"] == "2 of 2 cells of quantization and 1 of pruning"
-    level = words.table1_words(cells_of({("resnet18", 2): -0.04}), None)
+    level = words.table1_words(cells_of({("resnet18", 2): -0.04}))
     assert level["table1_close"] == level["table1_far"] == "ResNet-18 (median 0.0 points)"
-
-
-def test_our_own_table_stands_beside():
-    own = pd.concat([sweep_of({2: (-10.0,)}), sweep_of({2: (5.0,), 3: (4.0,)}, "post-training")])
-    said = words.table1_words(cells_of({("resnet18", 2): 5.0}), own)
-    counted = "quantization is ahead in 0 of 1 cells, pruning in 1, 0 are ties"
-    assert said["own_words"] == said["table1_own"] == counted
-    assert said["table1_counts"].startswith("quantization is ahead in 1 of 1 cells")

@@ -203,20 +203,44 @@ def test_a_baseline_that_is_not_trained_keeps_its_name_when_a_preset_changes(mon
     assert not set(hashes(1)) & set(trained)
 
 
-def test_rows_of_the_committed_ledger_belong_to_its_commands():
-    folder = Path(__file__).parents[2] / "book" / "results" / "ledger" / "cifar_resnets"
-    options = {
-        "models": ("cifar_resnet20", "cifar_resnet32"),
-        "seeds": (0, 1, 2),
-        "rates_at": (2, 4, 8),
-        "data": ("cifar10-npz:$PQLIB_DATA/cifar10/cifar10-lossless-subset.npz",),
-        "changes": {"weights": "pretrained", "baseline_epochs": 0, "epochs": 20},
-    }
-    records = Ledger(folder, TABLE1).records()
-    trained, not_trained = (
-        Sweep("laptop", **options),
-        Sweep("laptop", methods=POST_TRAINING, **options),
-    )
-    known = [*trained.cells(), *(f.config for f in followers(trained, records))]
-    assert set(records) <= {config.hash for config in [*known, *not_trained.cells()]}
-    assert {config.hash for config in not_trained.cells()} <= set(records)
+LEDGER = Path(__file__).parents[2] / "book" / "results" / "ledger"
+CIFAR = {
+    "models": ("cifar_resnet20", "cifar_resnet32"),
+    "seeds": (0, 1, 2),
+    "data": ("cifar10-npz:$PQLIB_DATA/cifar10/cifar10-lossless-subset.npz",),
+    "changes": {"weights": "pretrained", "baseline_epochs": 0, "epochs": 20},
+}
+SMALL = {
+    "data": (
+        "classification=folder:$PQLIB_DATA/cifar10/cifar10-jpeg.zip",
+        "segmentation=camvid:$PQLIB_DATA/segmentation/camvid",
+        "detection=boxes:$PQLIB_DATA/detection/bccd",
+    ),
+    "changes": {"limit": 5000, "baseline_limit": 0},
+}
+SMALL_NETWORKS = {  # changes and powers of each
+    "efficientdet": ({"baseline_epochs": 200, "epochs": 12}, (-2, -1, 0, 1)),
+}
+COMMITTED = {
+    "cifar_resnets": [CIFAR],
+    "small_data": [
+        SMALL | {"models": (model,), "changes": SMALL["changes"] | changes, "powers": powers}
+        for model, (changes, powers) in SMALL_NETWORKS.items()
+    ],
+}
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_rows_of_the_committed_ledger_belong_to_its_commands(name):
+    records = Ledger(LEDGER / name, TABLE1).records()
+    known, not_trained = set(), set()
+    for options in COMMITTED[name]:
+        sweep = Sweep("laptop", rates_at=(2, 4, 8), **options)
+        known |= {config.hash for config in sweep.cells()}
+        known |= {follower.config.hash for follower in followers(sweep, records)}
+        plain = Sweep("laptop", methods=POST_TRAINING, **options)
+        not_trained |= {config.hash for config in plain.cells()}
+    assert set(records) <= known | not_trained
+    assert not_trained <= set(records)
+    if name == "small_data":
+        assert known <= set(records)  # networks are whole there, or not there
