@@ -107,7 +107,7 @@ def exceptions(found: pd.DataFrame) -> str:
             for model, own in rows.groupby("model", sort=False)
         ]
         phrases += [f"{what} {' and '.join(named)}"] if named else []
-    return "; ".join(phrases) or "there is none"
+    return "; ".join(phrases) or "no exception"
 
 
 def lead_by_bits(found: pd.DataFrame) -> str:

@@ -175,7 +175,7 @@ def test_the_papers_cells(paper):
     assert training_findings.exceptions(paper) == (
         "pruning is ahead for ResNet-50 at 2 and 8 bits; they tie for ResNet-50 at 7 bits"
     )
-    assert training_findings.exceptions(paper[paper["lead"] > 0]) == "there is none"
+    assert training_findings.exceptions(paper[paper["lead"] > 0]) == "no exception"
     assert training_findings.lead_by_model(paper).index[0] == "resnet50"
     inside, total = map(int, re.findall(r"\d+", training_findings.within_noise(paper)))
     assert total == 42 and 0 < inside < 20
