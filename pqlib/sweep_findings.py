@@ -8,6 +8,7 @@ import math
 import pandas as pd
 
 from pqlib.experiments.presets import MODELS
+from pqlib.rate_findings import METHODS, chosen_words, ends_words
 from pqlib.training_findings import (
     ALIKE,
     FINE_TUNED,
@@ -83,7 +84,7 @@ def words(table: pd.DataFrame) -> dict[str, str]:
         "sweep_fp": " and ".join(
             f"{rows['fp_value'].mean():.1f} % {metric} ({name})" for name, rows in by_model
         ),
-        "sweep_rates": "; ".join(f"{m} {_rates(fine, m)}" for m in ("quantization", "pruning")),
+        "sweep_rates": "; ".join(f"{m} {chosen_words(fine, m)}" for m in METHODS),
         "sweep_spread": f"{spread:.1f} points, the largest lead being {_most(fine['lead'])}",
         "sweep_seeds": "one seed" if seeds == "1" else f"{seeds} seeds",
         "sweep_epochs": _several(fine["epochs"]),
@@ -124,13 +125,13 @@ def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
         the fine-tuning; ``edition_counts``, ``edition_exceptions``, ``edition_by_bits``: who is
         ahead after it; ``edition_beside``: how many cells agree with the paper's;
         ``edition_before``: who is ahead without training; ``edition_over``: in how many cells a
-        compressed network is as good as the original.
+        compressed network is as good as the original; and `pqlib.rate_findings.ends_words`.
     """
     table = _in_paper_order(swept(table))
     fine, before = (table[table["when"] == when] for when in (FINE_TUNED, POST_TRAINING))
     own = dict([*fine.groupby("model", sort=False)])
     missing = [NAMES[m] for m in MODELS if m not in own]
-    over = {m: int((fine[m] >= fine["fp_value"]).sum()) for m in ("quantization", "pruning")}
+    over = {m: int((fine[m] >= fine["fp_value"]).sum()) for m in METHODS}
     return {
         "edition_networks": f"{len(own)} of the {len(MODELS)} networks",
         "edition_missing": f"Still to be run: {_listed(missing)}." if missing else "",
@@ -159,6 +160,7 @@ def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
         "edition_before": count_words(before) if len(before) else "not run",
         "edition_over": f"{over['quantization']} of {len(fine)} cells of quantization and "
         f"{over['pruning']} of pruning",
+        **ends_words(fine),
     }
 
 
@@ -199,7 +201,7 @@ def edition_columns(table: pd.DataFrame) -> dict[str, list]:
     for model, own in table.groupby("model", sort=False):
         for when, after in ((FINE_TUNED, ""), (POST_TRAINING, ", no training")):
             cells = own[own["when"] == when].set_index("n_bits")
-            for method in ("quantization", "pruning") if len(cells) else ():
+            for method in METHODS if len(cells) else ():
                 found["network"].append(NAMES[model])
                 found["original"].append(float(cells["fp_value"].mean()))
                 found["method"].append(method + after)
@@ -298,15 +300,6 @@ def _grouped(own, say):
 def _listed(texts):
     *head, last = texts
     return f"{', '.join(head)} and {last}" if head else last
-
-
-def _rates(fine, method):
-    """The rates chosen for a method, with the budgets: "0.01 at 2 and 4 bits, 0.003 at 8 bits"."""
-    chosen = {}
-    for n_bits, rows in fine.groupby("n_bits"):
-        rates = {float(rate) for text in rows[f"rate_{method}"] for rate in str(text).split()}
-        chosen[int(n_bits)] = " or ".join(f"{rate:.2g}" for rate in sorted(rates, reverse=True))
-    return by_bits(chosen)
 
 
 def _closes(table):

@@ -51,8 +51,8 @@ def leads(
         ``low`` to ``high`` (`lead_interval`), ``winner`` ("neither" where that holds zero),
         ``lead_by_seed``; of the uncompressed network ``fp_value`` on the same images, and epochs
         and images of its training (``fp_epochs``, ``fp_n_train``; of the first seed); and for each
-        method the bits per weight that are spent (``bits_...``), the runs' learning rates, hashes
-        and commands.
+        method the bits per weight that are spent (``bits_...``), the learning rates tried (of
+        all seeds, ascending), and the chosen runs' learning rates, hashes and commands.
     left_out : list of str
         Cells that lack a finished run of one of the methods, in words.
 
@@ -94,10 +94,10 @@ def leads(
                 name = f"{fields['model']} {fields['n_bits']} bits, {when}"
                 left_out += _lacking(name, sides, spared)
                 continue
-            chosen = {m: [best_of(by_seed[s]) for s in seeds] for m, by_seed in sides.items()}
-            baseline = records.get(chosen[_SIDES[0]][0]["baseline"], {})
+            tried = {m: [by_seed[s] for s in seeds] for m, by_seed in sides.items()}
+            baseline = records.get(tried[_SIDES[0]][0][0]["baseline"], {})
             row = {"comparison": comparison, "when": when}
-            row |= _row(folder, seeds, chosen, baseline, n_draws, seed)
+            row |= _row(folder, seeds, tried, baseline, n_draws, seed)
             rows.append(row)
             if on_row is not None:
                 on_row(row)
@@ -167,10 +167,11 @@ def _lacking(name, sides, spared):
     return [f"{name}: " + (f"no {' and '.join(absent)}" if absent else "no seed in common")]
 
 
-def _row(folder, seeds, chosen, baseline, n_draws, seed) -> dict[str, Any]:
+def _row(folder, seeds, tried, baseline, n_draws, seed) -> dict[str, Any]:
     from pqlib.training.models import normalization_of
     from pqlib.training.tasks import task_class
 
+    chosen = {m: [best_of(records) for records in by_seed] for m, by_seed in tried.items()}
     first = chosen["quantization"][0]
     normalization = normalization_of(first["model"], first["variant"])
     size = tuple(np.broadcast_to(first["size"], 2).tolist())
@@ -201,6 +202,8 @@ def _row(folder, seeds, chosen, baseline, n_draws, seed) -> dict[str, Any]:
     for method, runs in chosen.items():
         row[f"bits_{method}"] = float(np.mean([r["bits_per_weight"] for r in runs]))
         row[f"rate_{method}"] = _texts(f"{r['learning_rate']:.6g}" for r in runs)
+        rates = {r["learning_rate"] for records in tried[method] for r in records}
+        row[f"tried_{method}"] = _texts(f"{rate:.6g}" for rate in sorted(rates))
         row[f"hash_{method}"] = _texts(r["hash"] for r in runs)
         row[f"command_{method}"] = "; ".join(r["command"] for r in runs)
     both = [*chosen["quantization"], *chosen["pruning"]]

@@ -17,5 +17,6 @@ def sweep_of(leads, when="fine-tuned", model="cifar_resnet20", **columns):
         row |= {"low": lead - 0.5, "high": lead + 0.5, "lead_by_seed": " ".join(map(str, by_seed))}
         row["winner"] = "quantization" if lead > 0.5 else "pruning" if lead < -0.5 else "neither"
         row |= {"rate_quantization": "0.01 0.01", "rate_pruning": 0.03, "epochs": 20}
+        row |= {"tried_quantization": "0.0033 0.01 0.03", "tried_pruning": 0.03}
         rows.append(row | {"n_test": 509, "n_train": 5085} | columns)
     return pd.DataFrame(rows)

@@ -220,6 +220,7 @@ SMALL = {
 }
 SMALL_NETWORKS = {  # changes and powers of each
     "efficientdet": ({"baseline_epochs": 200, "epochs": 12}, (-3, -2, -1, 0, 1)),
+    "resnet18": ({"size": 48}, None),
 }
 COMMITTED = {
     "cifar_resnets": [CIFAR],
