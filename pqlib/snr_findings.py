@@ -12,7 +12,7 @@ import pandas as pd
 from pqlib import training_findings
 from pqlib._validation import check_choice
 from pqlib.snr_statistics import KINDS, Estimate, correlation, finite_rows, mean_over_layers
-from pqlib.verdicts import by_bits
+from pqlib.verdicts import bits_phrase, by_bits
 
 TABLE = "layer_accuracy"
 BOTH = "both"
@@ -51,6 +51,17 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
     with np.errstate(divide="ignore"):
         noise = 1 / table["snr"].to_numpy(float)
     return table.assign(method=table["method"].replace(_METHODS), noise=noise)
+
+
+def halves(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Rows at the lower half of a table's budgets and at the rest: "2 to 4 bits", "5 to 8 bits".
+
+    A single budget is a lower half, and there is no other.
+    """
+    bits = sorted(table["n_bits"].unique().tolist())
+    lower = bits[: max(len(bits) // 2, 1)]
+    parts = [lower, bits[len(lower) :]]
+    return {bits_phrase(part): table[table["n_bits"].isin(part)] for part in parts if part}
 
 
 def of_method(table: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -174,16 +185,21 @@ def falls_words(table: pd.DataFrame, method: str, outcome: str = "increase") -> 
     return by_bits({int(b): f"{share:.0%}" for b, share in shares.items()})
 
 
+def strength(found: Estimate) -> str:
+    """A correlation's size in a word: "strongly" from 0.8, "moderately" from 0.5, "weakly"."""
+    size = abs(found.value)
+    return "strongly" if size >= _STRONG else "moderately" if size >= _MODERATE else "weakly"
+
+
 def order_words(found: Estimate) -> str:
     """Whether SNR orders the losses, as a clause with its rank correlation.
 
-    "Strongly" stands for a size of 0.8 and more, "moderately" for 0.5 and more, "weakly" for less;
-    an interval that holds zero is no order, whatever the value.
+    The word for its size is that of `strength`; an interval that holds zero is no order, whatever
+    the value.
     """
     if not math.isfinite(found.value):
         return "there is nothing to put into an order"
-    size = abs(found.value)
-    word = "strongly" if size >= _STRONG else "moderately" if size >= _MODERATE else "weakly"
+    word = strength(found)
     rank = f"rank correlation {found}"
     if found.sign == 0:
         return f"SNR does not order the losses beyond chance ({rank})"

@@ -13,9 +13,11 @@ from pqlib.snr_findings import (
     at_equal_snr,
     dearer,
     found_in,
+    halves,
     mean_gap,
     of_method,
     order_words,
+    strength,
     unresolved,
 )
 from pqlib.snr_statistics import Estimate, across_layers, correlation, within_layers
@@ -24,11 +26,6 @@ SCALES = {  # a column, what to call it in short, and in a table
     "snr": ("linear", "SNR, linear"),
     "snr_db": ("db", "SNR in dB"),
     "noise": ("noise", "noise over signal"),
-}
-_AGREE = {  # signs of the rank correlation, quantization and pruning
-    (-1, -1): "We agree: SNR and loss go together, for both methods",
-    (-1, 0): "We agree for quantization alone",
-    (0, -1): "We agree for pruning alone",
 }
 _LOGITS = {
     1: "The SNR of the logits orders the losses better",
@@ -114,9 +111,10 @@ def rank_words(found: pd.DataFrame) -> dict[str, str]:
     Returns
     -------
     dict
-        ``agree``: whether the claim holds, and for which method; ``order_both``, ``order_drop``:
-        see `pqlib.snr_findings.order_words`; ``rank_quant``, ``rank_prune``, ``drop_quant`` and
-        ``drop_prune``: correlations with the cross-entropy gained and the accuracy lost;
+        ``agree``: how strongly SNR and the accuracy lost go together; ``order_both``,
+        ``order_drop``: see `pqlib.snr_findings.order_words`; ``rank_quant``, ``rank_prune``,
+        ``drop_quant`` and ``drop_prune``: correlations with the cross-entropy gained and the
+        accuracy lost;
         ``fig6_quantization``, ``fig6_pruning``: the latter again; ``fig6_scales``: Pearson's
         correlation of the accuracy lost with the linear SNR and with its inverse.
     """
@@ -126,10 +124,9 @@ def rank_words(found: pd.DataFrame) -> dict[str, str]:
         for outcome in ("drop", "increase")
     }
     quantization, pruning = METHODS
-    signs = ranks[quantization, "increase"].sign, ranks[pruning, "increase"].sign
     drops = scale_words(found, "drop", "drop")
     return {
-        "agree": _AGREE.get(signs, "We do not see it here"),
+        "agree": _agree(ranks[quantization, "drop"], ranks[pruning, "drop"]),
         "order_both": order_words(ranks[BOTH, "increase"]),
         "order_drop": order_words(ranks[BOTH, "drop"]),
         "rank_quant": str(ranks[quantization, "increase"]),
@@ -140,6 +137,16 @@ def rank_words(found: pd.DataFrame) -> dict[str, str]:
         "fig6_pruning": str(ranks[pruning, "drop"]),
         "fig6_scales": f"{drops['drop_linear']} and {drops['drop_noise']}",
     }
+
+
+def _agree(quantization: Estimate, pruning: Estimate) -> str:
+    """What becomes of "a strong correlation between SNR and accuracy"."""
+    seen = [strength(e) if e.sign < 0 else "not beyond chance" for e in (quantization, pruning)]
+    if seen == ["strongly", "strongly"]:
+        return "We see it, for both methods"
+    both = f"{seen[0]} under quantization and {seen[1]} under pruning"
+    both = f"{seen[0]} under both methods" if seen[0] == seen[1] else both
+    return f"We see less: SNR and the accuracy lost go together {both}"
 
 
 def ranks_table(found: pd.DataFrame) -> dict[str, list]:
@@ -163,16 +170,23 @@ def logit_words(gain: Estimate) -> str:
     return f"{_LOGITS[gain.sign]}: the sizes of the rank correlations differ by {gain}"
 
 
-def apart_words(within: Estimate, between: Estimate) -> dict[str, str]:
-    """Both correlations, ``within_words`` and ``between_words``, and ``within_claim`` of them."""
-    claim = (
-        f"Within a layer {order_words(within)}; between layers, at one budget, "
-        f"{order_words(between)}"
-    )
+def apart_words(within: Estimate, between: Mapping[str, Estimate]) -> dict[str, str]:
+    """The correlations, ``within_words`` and ``between_words``, and ``within_claim`` of them.
+
+    Parameters
+    ----------
+    within : Estimate
+        Of `pqlib.snr_statistics.within_layers`.
+    between : mapping of str to Estimate
+        Of `pqlib.snr_statistics.across_layers`, by budgets as of `pqlib.snr_findings.halves`.
+    """
+    known = {bits: found for bits, found in between.items() if found.n_points}
+    orders = "; ".join(f"at {bits}, {order_words(found)}" for bits, found in known.items())
     return {
         "within_words": str(within),
-        "between_words": str(between),
-        "within_claim": claim,
+        "between_words": ", ".join(f"{found} at {bits}" for bits, found in known.items()),
+        "within_claim": f"Within a layer {order_words(within)}. Between layers of one budget: "
+        f"{orders or 'nothing to put into an order'}",
     }
 
 
@@ -219,6 +233,23 @@ def fair_words(gaps: Mapping[str, Estimate]) -> dict[str, str]:
     return words | {"gap_quant": dearer(quantization, "nats"), "gap_prune": dearer(pruning, "nats")}
 
 
+def reach_words(table: pd.DataFrame, pairs: Mapping[str, pd.DataFrame]) -> str:
+    """At how many points, and up to which SNR, both methods could be compared.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `pqlib.snr_findings.prepared`.
+    pairs : mapping of str to DataFrame
+        Of `pqlib.snr_findings.at_equal_snr`, for "quantization" and "pruning".
+    """
+    counts = " and ".join(
+        f"{len(pairs[m])} of {len(of_method(table, m))} points of {m}" for m in METHODS
+    )
+    top = max((own["snr_db"].max() for own in pairs.values() if len(own)), default=None)
+    return counts + ("" if top is None else f", none above {top:.0f} dB")
+
+
 def layer_gap_words(pairs: pd.DataFrame) -> dict[str, str]:
     """On how many layers pruning is the dearer one, ``gap_layers``, and the ``gap_median``.
 
@@ -247,9 +278,14 @@ def claims(table: pd.DataFrame, *, n_draws: int, seed: int) -> dict[str, Estimat
         for outcome, name in (("increase", "cross-entropy gained"), ("drop", "accuracy lost"))
         for method in METHODS
     }
-    for way, function in (("within a layer", within_layers), ("between layers", across_layers)):
+    lower, higher = [*halves(table).values(), table.iloc[:0]][:2]
+    for way, function, rows in (
+        ("within a layer", within_layers, table),
+        ("between layers, lower budgets", across_layers, lower),
+        ("between layers, higher budgets", across_layers, higher),
+    ):
         found[f"SNR and cross-entropy gained, {way}"] = function(
-            table, "snr_db", "increase", **draws
+            rows, "snr_db", "increase", **draws
         )
     for at in reversed(METHODS):
         excess = mean_gap(at_equal_snr(table, "increase", at), **draws)
@@ -258,19 +294,26 @@ def claims(table: pd.DataFrame, *, n_draws: int, seed: int) -> dict[str, Estimat
 
 
 def claims_words(found: Mapping[str, Mapping[str, Estimate]]) -> dict[str, str]:
-    """Which claims are alike in all networks: ``alike`` and ``unlike``, by the signs of intervals.
+    """What networks say to the claims, by the signs of intervals.
 
     Parameters
     ----------
     found : mapping of str to mapping
         By network; of `claims`.
+
+    Returns
+    -------
+    dict
+        ``alike``: how many have one sign in all networks; ``untold``: in how many all intervals
+        hold zero; ``unlike``: the others.
     """
     signs = pd.DataFrame({n: {c: e.sign for c, e in own.items()} for n, own in found.items()})
     same = signs.nunique(axis=1) == 1
-    alike, unlike = signs.index[same], signs.index[~same]
+    untold = (signs == 0).all(axis=1)
     return {
-        "alike": f"{len(alike)} of {len(signs)}",
-        "unlike": "; ".join(unlike) or "none",
+        "alike": f"{(same & ~untold).sum()} of {len(signs)}",
+        "untold": str(untold.sum()),
+        "unlike": "; ".join(signs.index[~same]) or "none",
     }
 
 

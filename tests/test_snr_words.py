@@ -15,6 +15,8 @@ DOWN, TIE, UP = (
     Estimate(-0.2, -1, 1, 9, 3),
     Estimate(0.9, 0.8, 1, 9, 3),
 )
+MILD = Estimate(-0.3, -0.5, -0.1, 9, 3)
+LESS = "We see less: SNR and the accuracy lost go together"
 NONE = Estimate(math.nan, math.nan, math.nan, 0, 0)
 
 
@@ -81,24 +83,24 @@ def test_ranks_stand_where_they_belong():
 @pytest.mark.parametrize(
     ("quantization", "pruning", "start"),
     [
-        (DOWN, DOWN, "We agree: SNR and loss go together, for both methods"),
-        (DOWN, TIE, "We agree for quantization alone"),
-        (TIE, DOWN, "We agree for pruning alone"),
-        (TIE, TIE, "We do not see it here"),
-        (UP, UP, "We do not see it here"),
-        (NONE, NONE, "We do not see it here"),
+        (DOWN, DOWN, "We see it, for both methods"),
+        (MILD, MILD, f"{LESS} weakly under both methods"),
+        (MILD, DOWN, f"{LESS} weakly under quantization and strongly under pruning"),
+        (DOWN, TIE, f"{LESS} strongly under quantization and not beyond chance under pruning"),
+        (TIE, NONE, f"{LESS} not beyond chance under both methods"),
+        (UP, UP, f"{LESS} not beyond chance under both methods"),
     ],
 )
-def test_whether_we_agree(quantization, pruning, start):
+def test_whether_we_see_a_strong_correlation_with_accuracy(quantization, pruning, start):
     of = {"quantization": quantization, "pruning": pruning, "both": TIE}
-    increase = found(lambda m, p, o, k: of[m] if o == "increase" else UP)
-    assert words.rank_words(increase)["agree"] == start
+    drop = found(lambda m, p, o, k: of[m] if o == "drop" else UP)
+    assert words.rank_words(drop)["agree"] == start
 
 
 def test_words_of_real_rows():
     table = correlations(rows(), n_draws=60)
     said = words.rank_words(table) | words.scale_words(table, "pearson")
-    assert said["agree"].startswith("We agree: SNR and loss go together")
+    assert said["agree"] == f"{LESS} strongly under quantization and moderately under pruning"
     assert said["order_both"].startswith("SNR orders the losses")
     assert said["pearson_db"].startswith("−") and not said["pearson_noise"].startswith("−")
 
@@ -118,12 +120,16 @@ def test_layer_or_logits(gain, start):
 
 
 def test_within_and_between():
-    said = words.apart_words(DOWN, TIE)
-    assert said["within_words"] == str(DOWN) and said["between_words"] == str(TIE)
+    said = words.apart_words(DOWN, {"2 bits": MILD, "4 bits": TIE, "8 bits": NONE})
+    assert said["within_words"] == str(DOWN)
+    assert said["between_words"] == f"{MILD} at 2 bits, {TIE} at 4 bits"
     assert said["within_claim"] == (
-        f"Within a layer SNR orders the losses strongly (rank correlation {DOWN}); between layers, "
-        f"at one budget, SNR does not order the losses beyond chance (rank correlation {TIE})"
+        f"Within a layer SNR orders the losses strongly (rank correlation {DOWN}). Between layers "
+        f"of one budget: at 2 bits, SNR orders the losses weakly (rank correlation {MILD}); at 4 "
+        f"bits, SNR does not order the losses beyond chance (rank correlation {TIE})"
     )
+    nothing = words.apart_words(NONE, {"2 bits": NONE})["within_claim"]
+    assert nothing.endswith("Between layers of one budget: nothing to put into an order")
 
 
 def test_where_the_table_comes_from():
@@ -172,6 +178,19 @@ def test_the_two_gaps_are_not_exchanged():
     assert said["gap_prune"].startswith("quantization costs more")
 
 
+def test_where_both_methods_reach_one_snr():
+    table = rows(bits=(2, 4, 8))  # quantization near 9, 21 and 45 dB, pruning near 4, 7 and 13
+    pairs = {at: at_equal_snr(table, "increase", at) for at in METHODS}
+    assert words.reach_words(table, pairs) == (
+        "5 of 15 points of quantization and 5 of 15 points of pruning, none above 13 dB"
+    )
+    alone = rows(bits=(8,))
+    pairs = {at: at_equal_snr(alone, "increase", at) for at in METHODS}
+    assert words.reach_words(alone, pairs) == (
+        "0 of 5 points of quantization and 0 of 5 points of pruning"
+    )
+
+
 def test_gaps_layer_by_layer():
     pairs = pd.DataFrame(
         {"layer": ["a", "a", "b", "c"], "difference": [0.3, -0.1, -0.2, -0.0002]}
@@ -187,6 +206,11 @@ def test_no_zero_has_a_sign():
     assert str(Estimate(-0.001, -0.004, 0.004, 9, 3)) == "0.00 (0.00 to 0.00)"
 
 
+def test_what_no_network_can_tell_is_not_alike():
+    said = words.claims_words({"a": {"x": TIE, "y": DOWN}, "b": {"x": TIE, "y": TIE}})
+    assert said == {"alike": "0 of 2", "untold": "1", "unlike": "y"}
+
+
 def test_claims_of_several_networks_stand_side_by_side():
     tables = {"one": whole(dearer=3.0), "other": whole(dearer=0.2)}
     claims = {n: words.claims(t, n_draws=100, seed=0) for n, t in tables.items()}
@@ -199,13 +223,17 @@ def test_claims_of_several_networks_stand_side_by_side():
         "pruning's excess (nats) at the SNRs of pruning; "
         "pruning's excess (nats) at the SNRs of quantization"
     )
-    assert said["alike"] == "6 of 8"
-    assert words.claims_words({"one": claims["one"]}) == {"alike": "8 of 8", "unlike": "none"}
+    assert (said["alike"], said["untold"]) == (
+        "5 of 9",
+        "2",
+    )  # five layers: too few for those between
+    alone = words.claims_words({"one": claims["one"]})
+    assert alone == {"alike": "7 of 9", "untold": "2", "unlike": "none"}
 
     columns = words.claims_table(tables, claims)
     assert [*columns] == ["claim", "one", "other"]
     assert columns["claim"][:2] == ["layers", "images"] and columns["one"][:2] == ["5", "1,000"]
-    assert columns["one"][4] == str(rank) and len(columns["other"]) == 12
+    assert columns["one"][4] == str(rank) and len(columns["other"]) == 13
 
 
 def whole(**options):
