@@ -156,9 +156,11 @@ def start_words(moved: pd.DataFrame, measure: str) -> str:
     found = by_start(moved, measure)
     unit = " dB" if measure == "sqnr_db" else ""
     nearer = "" if np.isnan(found["near"]) else f", of the nearer half {found['near']:.0%}"
+    rank = f"; rank correlation of start and change {found['rank_correlation']:.2f}"
+    rank = "" if np.isnan(found["rank_correlation"]) else rank.replace("-", "−")
     return (
         f"of the half that begins farther from the original (up to "
-        f"{plain(found['median'], measure)}{unit}) {found['far']:.0%} come closer{nearer}"
+        f"{plain(found['median'], measure)}{unit}) {found['far']:.0%} come closer{nearer}{rank}"
     )
 
 

@@ -59,6 +59,34 @@ def control_words(table: pd.DataFrame) -> str:
     return f"ends at {snr} dB and a CKA of {cka}, on average over layers"
 
 
+def starts_words(table: pd.DataFrame) -> dict[str, str]:
+    """Where methods begin by SNR, on average over layers.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `pqlib run representations`.
+
+    Returns
+    -------
+    dict
+        ``starts_ends``: where each method begins and ends at the fewest bits; ``start_nearest``:
+        the beginning that is nearest to the original, of all methods and budgets.
+    """
+    runs = changes(table).groupby(["n_bits", "method"], sort=False)
+    ends = runs[["sqnr_db_before", "sqnr_db_after"]].mean()
+    fewest = ends.loc[ends.index.get_level_values("n_bits").min()]
+    n_bits, method = nearest = ends["sqnr_db_before"].idxmax()
+    begin = plain(ends.loc[nearest, "sqnr_db_before"], "sqnr_db")
+    return {
+        "starts_ends": ", ".join(
+            f"{NAMES[of]} from {plain(first, 'sqnr_db')} to {plain(last, 'sqnr_db')} dB"
+            for of, (first, last) in fewest.iterrows()
+        ),
+        "start_nearest": f"{begin} dB ({NAMES[method]} at {n_bits:.0f} bits)",
+    }
+
+
 def table_words(table: pd.DataFrame) -> dict[str, str]:
     """What a table of `pqlib run representations` holds.
 

@@ -48,6 +48,19 @@ def test_accuracy_goes_from_the_first_epoch_to_the_last_at_the_fewest_bits(table
     assert words.accuracy_words(read).split("; ") == said
 
 
+def test_where_methods_begin():
+    table = made({
+        ("lsq", 2): ((3, 3, 4, 4), (2, 2, 2, 2)),
+        ("prune", 2): ((3, 3, 3, 3), (-1, -1, -1, -2)),
+        ("lsq", 4): ((15, 15, 15, 15), (1, 1, 1, 1)),
+        ("uncompressed", None): ((30, 30, 30, 30), (-9, -9, -9, -9)),
+    })  # fmt: skip
+    assert words.starts_words(table) == {
+        "starts_ends": "quantization from 3.5 to 5.5 dB, pruning from 3.0 to 1.8 dB",
+        "start_nearest": "15.0 dB (quantization at 4 bits)",
+    }
+
+
 def test_the_control(table):
     assert words.control_words(table) == (
         "ends at ∞ dB and a CKA of ∞, on average over layers"  # nothing was trained
