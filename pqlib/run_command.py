@@ -306,6 +306,7 @@ def layer_accuracy(folder, dry_run, **options):
 
     \b
     pqlib run layer-accuracy --weights trained.pth --data digits --size 16
+    pqlib run layer-accuracy --weights runs/table1-laptop/HASH/weights.pt --data digits
     pqlib run layer-accuracy --weights pretrained --data cifar10:data --dry-run
     pqlib run layer-accuracy --model resnet18 --weights pretrained --data folder:imagenet --size 224
 

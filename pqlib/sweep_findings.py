@@ -64,9 +64,12 @@ def words(table: pd.DataFrame) -> dict[str, str]:
         ``sweep_closes``: what becomes of the largest lead without; ``sweep_fp``: what the networks
         have uncompressed; ``sweep_rates``: the learning rates chosen; ``sweep_spread``: by how much
         leads differ between seeds, beside the largest lead; ``sweep_seeds``, ``sweep_epochs``,
-        ``sweep_tested``, ``sweep_trained``: how many.
+        ``sweep_tested``, ``sweep_trained``: how many; ``sweep_missing``: a sentence on networks
+        that have no fine-tuned cell, empty if there are none.
     """
+    known = table["model"].unique()
     table = swept(table)
+    missing = [NAMES.get(m, m) for m in known if m not in set(table["model"])]
     fine = table[table["when"] == FINE_TUNED]
     by_model = [(NAMES.get(m, m), rows) for m, rows in table.groupby("model", sort=False)]
     before = [(name, rows) for name, rows in by_model if (rows["when"] == POST_TRAINING).any()]
@@ -86,6 +89,7 @@ def words(table: pd.DataFrame) -> dict[str, str]:
         ),
         "sweep_rates": "; ".join(f"{m} {chosen_words(fine, m)}" for m in METHODS),
         "sweep_spread": f"{spread:.1f} points, the largest lead being {_most(fine['lead'])}",
+        "sweep_missing": f"Not fine-tuned yet: {_listed(missing)}." if missing else "",
         "sweep_seeds": "one seed" if seeds == "1" else f"{seeds} seeds",
         "sweep_epochs": _several(fine["epochs"]),
         "sweep_tested": _several(fine["n_test"]),

@@ -13,6 +13,7 @@ from pqlib.experiments.ledger import Ledger
 from pqlib.experiments.rate_choice import best_of
 from pqlib.experiments.table1 import CONFIG, RESULTS
 from pqlib.training_findings import METHODS_OF_RUNS, SPARED, per_image
+from pqlib.verdicts import winner
 
 N_DRAWS = 1000
 _APART = ("method", "seed", "baseline", "keep_first_last")  # in which runs of one row may differ
@@ -192,7 +193,7 @@ def _row(folder, seeds, tried, baseline, n_draws, seed) -> dict[str, Any]:
         "lead": float(by_seed.mean()),
         "low": low,
         "high": high,
-        "winner": "quantization" if low > 0 else "pruning" if high < 0 else "neither",
+        "winner": winner(low, high),
         "seeds": _texts(seeds),
         "lead_by_seed": _texts(f"{lead:.6g}" for lead in by_seed),
         "n_train": first["n_train"],

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pqlib.verdicts import bits_phrase, by_bits
+from pqlib.verdicts import bits_phrase, by_bits, winner
 
 NAMES = {
     "resnet18": "ResNet-18",
@@ -100,8 +100,8 @@ def count_words(found: pd.DataFrame) -> str:
 def exceptions(found: pd.DataFrame) -> str:
     """The cells in which quantization is not ahead, by network."""
     phrases = []
-    for winner, what in (("pruning", "pruning is ahead for"), ("neither", "they tie for")):
-        rows = found[found["winner"] == winner]
+    for ahead, what in (("pruning", "pruning is ahead for"), ("neither", "they tie for")):
+        rows = found[found["winner"] == ahead]
         named = [
             f"{NAMES.get(model, model)} at {bits_phrase(own['n_bits'].astype(int).tolist())}"
             for model, own in rows.groupby("model", sort=False)
@@ -213,9 +213,7 @@ def compare_runs(
         row["low"], row["high"] = paired_interval(
             task, images["quantization"], images["pruning"], n_draws, seed
         )
-        row["winner"] = (
-            "quantization" if row["low"] > 0 else "pruning" if row["high"] < 0 else "neither"
-        )
+        row["winner"] = winner(row["low"], row["high"])
         rows.append(row)
     return pd.DataFrame(rows)
 

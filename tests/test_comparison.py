@@ -3,6 +3,7 @@ import pytest
 
 import pqlib as pq
 from pqlib import IntegerGrid, Laplace, Normal, StudentT, Truncated, Uniform
+from pqlib.verdicts import winner
 
 # errata of the paper: crossing kurtosis (non-excess) of the truncated t, computed independently
 CROSSINGS = {2: 8.87, 3: 15.99, 4: 28.35, 5: 51.77, 6: 97.71, 7: 189.14, 8: 370.98}
@@ -92,3 +93,9 @@ def test_bad_input_names_argument_and_remedy():
         pq.profile(Normal(), IntegerGrid(4, 1.0), 1.0)
     with pytest.raises(ValueError, match="one scale"):
         pq.profile(Normal(), IntegerGrid(4, np.array([1.0, 2.0])), 0.5)
+
+
+def test_an_interval_that_holds_zero_has_no_winner():
+    assert winner(0.1, 2.0) == "quantization" and winner(-2.0, -0.1) == "pruning"
+    assert winner(-0.1, 0.1) == winner(0.0, 1.0) == "neither"
+    assert winner(5e-15, 1.0) == winner(-1.0, -5e-15) == "neither"  # dust of percentages

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 _FORMAT = "pqlib checkpoint 1"
+_START = b'{"format": "pqlib checkpoint'
 
 
 class CheckpointError(ValueError):
@@ -70,8 +71,16 @@ def save(path: str | os.PathLike, state: Mapping[str, Any], *, config: str) -> N
         ) from None
 
 
-def load(path: str | os.PathLike, *, config: str, device: Any = "cpu") -> dict[str, Any]:
-    """What `save` wrote.
+def is_checkpoint(path: str | os.PathLike) -> bool:
+    """Whether a file begins as those of `save` do."""
+    with Path(path).open("rb") as file:
+        return file.read(len(_START)) == _START
+
+
+def load(
+    path: str | os.PathLike, *, config: str | None = None, device: Any = "cpu"
+) -> dict[str, Any]:
+    """What `save` wrote, for the run that ``config`` names; of any run without it.
 
     Raises
     ------
@@ -100,7 +109,7 @@ def load(path: str | os.PathLike, *, config: str, device: Any = "cpu") -> dict[s
         sound, stated = False, None
     if not sound:
         raise CheckpointError(f"{path.name} is damaged: its checksum does not hold")
-    if stated != config:
+    if config is not None and stated != config:
         raise CheckpointError(f"{path.name} is of another run ({stated}, not {config})")
     return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
 

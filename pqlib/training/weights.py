@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pqlib.downloads import fetch
+from pqlib.training import checkpoint
 from pqlib.zoo import open_source
 
 _N_NAMED = 5  # keys named in a message
@@ -21,9 +22,10 @@ def read_state(source: str) -> dict[str, torch.Tensor]:
     Parameters
     ----------
     source : str
-        What `pqlib.zoo.open_source` knows, or the address of a file, ``https://...``. Its SHA-256,
-        or the first digits of it, stand behind ``#sha256=`` or, as torch.hub has it, in the name of
-        the file between ``-`` and ``.``. Files go where torch.hub keeps them.
+        What `pqlib.zoo.open_source` knows; ``weights.pt`` of a baseline of `pqlib run table1`; or
+        the address of a file, ``https://...``. Its SHA-256, or the first digits of it, stand behind
+        ``#sha256=`` or, as torch.hub has it, in the name of the file between ``-`` and ``.``. Files
+        go where torch.hub keeps them.
 
     Raises
     ------
@@ -40,6 +42,12 @@ def read_state(source: str) -> dict[str, torch.Tensor]:
         raise FileNotFoundError(
             f"weights {source!r} are no file, and neither 'pretrained' nor 'random'"
         )
+    path = Path(source).expanduser()
+    if path.is_file() and checkpoint.is_checkpoint(path):
+        state = checkpoint.load(path).get("model")
+        if state is None:
+            raise ValueError(f"weights {source!r} hold no network; give the weights.pt of a run")
+        return {name: v for name, v in state.items() if v.is_floating_point()}
     checkpoints = open_source(source)
     if len(checkpoints) != 1:
         raise ValueError(f"weights {source!r} name {len(checkpoints)} networks; give one of them")

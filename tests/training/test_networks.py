@@ -17,6 +17,7 @@ for package in ("torchvision", "timm", "effdet", "segmentation_models_pytorch", 
 from torch import nn  # noqa: E402
 
 from pqlib import downloads  # noqa: E402
+from pqlib.training import checkpoint  # noqa: E402
 from pqlib.training import weights as weights_module  # noqa: E402
 from pqlib.training.cifar_resnet import CifarResNet  # noqa: E402
 from pqlib.training.data import open_data  # noqa: E402
@@ -265,6 +266,21 @@ def test_deeplab_takes_a_backbone_that_classifies(tmp_path, monkeypatch):
     assert all(
         torch.equal(encoder[k], v) for k, v in classifier.state_dict().items() if k in encoder
     )
+
+
+def test_the_network_of_a_run_is_read_as_weights(tmp_path):
+    path = tmp_path / "weights.pt"
+    stored = build("cifar_resnet20", 10, seed=1).state_dict()
+    checkpoint.save(path, {"model": stored}, config="0123456789")
+    same = build("cifar_resnet20", 10, weights=str(path)).state_dict()
+    assert all(torch.equal(same[k], v) for k, v in stored.items() if v.is_floating_point())
+
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"weights\.pt is damaged: its checksum"):
+        build("cifar_resnet20", 10, weights=str(path))
+    checkpoint.save(path, {"step": 3}, config="0123456789")
+    with pytest.raises(ValueError, match=r"hold no network; give the weights\.pt of a run"):
+        build("cifar_resnet20", 10, weights=str(path))
 
 
 @pytest.mark.parametrize("name", ["cifar_resnet20", "efficientdet"])
