@@ -223,11 +223,12 @@ def spared_columns(*tables: pd.DataFrame) -> dict[str, list]:
     *tables : DataFrame
         Of `pqlib.table1_leads.leads`.
     """
-    found: dict[str, list] = {"network": [], "bits": []}
+    found: dict[str, list] = {"network": [], "bits": [], "seeds": []}
     for model, n_bits, rows in _with_spared(tables):
         columns = spared_table(rows)
         found["network"] += [NAMES[model]] * len(rows)
         found["bits"] += [n_bits] * len(rows)
+        found["seeds"] += [len(str(seeds).split()) for seeds in rows["seeds"]]
         for name, values in columns.items():
             found.setdefault(name, []).extend(values)
     return found

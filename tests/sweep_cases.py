@@ -11,7 +11,7 @@ def sweep_of(leads, when="fine-tuned", model="cifar_resnet20", **columns):
     for n_bits, by_seed in leads.items():
         lead = sum(by_seed) / len(by_seed)
         row = {"model": model, "when": when, "n_bits": n_bits, "metric": "accuracy"}
-        row |= {"size": "32"}
+        row |= {"size": "32", "seeds": " ".join(map(str, range(len(by_seed))))}
         row |= {"comparison": ALIKE, "bits_quantization": n_bits, "bits_pruning": n_bits}
         row |= {"quantization": 80 + lead, "pruning": 80.0, "fp_value": 92.0, "lead": lead}
         row |= {"low": lead - 0.5, "high": lead + 0.5, "lead_by_seed": " ".join(map(str, by_seed))}

@@ -47,6 +47,14 @@ def test_a_sweep_with_one_seed_and_nothing_without_training():
     assert (said["sweep_before"], said["sweep_closes"]) == ("not run", "unmeasured")
 
 
+def test_a_network_that_is_not_fine_tuned_is_named():
+    table = pd.concat([
+        sweep_of({2: (1.0,)}), sweep_of({2: (1.0,)}, "post-training", "cifar_resnet32")
+    ])  # fmt: skip
+    assert sweep_findings.words(table)["sweep_missing"] == "Not fine-tuned yet: ResNet-32."
+    assert sweep_findings.words(sweep_of({2: (1.0,)}))["sweep_missing"] == ""
+
+
 def test_a_sweep_without_training_is_refused():
     with pytest.raises(ValueError, match="no fine-tuned cell; run `pqlib run table1`"):
         sweep_findings.words(sweep_of({2: (1.0,)}, when="post-training"))
@@ -172,6 +180,6 @@ def test_what_sparing_two_layers_does():
     assert said["effect_verdicts"] == "1 of 2"  # at 4 bits a tie becomes a lead
     shown = sweep_findings.spared_columns(table, other)
     assert shown["bits"] == [2] * 3 + [4] * 3 and set(shown["network"]) == {"ResNet-20"}
-    assert shown["comparison"] == [*SPARED] * 2
+    assert shown["comparison"] == [*SPARED] * 2 and shown["seeds"] == [1] * 6
     assert shown["bits, quantization"] == [2, 3.0, 2, 4, 3.0, 4]
     assert len(sweep_findings.swept(table)) == 3 and fair in set(table["comparison"])
