@@ -225,7 +225,7 @@ def spared_columns(*tables: pd.DataFrame) -> dict[str, list]:
     """
     found: dict[str, list] = {"network": [], "bits": [], "seeds": []}
     for model, n_bits, rows in _with_spared(tables):
-        columns = spared_table(rows)
+        columns = {k: v for k, v in spared_table(rows).items() if not k.startswith("bits")}
         found["network"] += [NAMES[model]] * len(rows)
         found["bits"] += [n_bits] * len(rows)
         found["seeds"] += [len(str(seeds).split()) for seeds in rows["seeds"]]
@@ -246,17 +246,20 @@ def spared_effects(*tables: pd.DataFrame) -> dict[str, str]:
     -------
     dict
         ``effects``: points by network and budget; ``effect_verdicts``: in how many of the cells
-        the verdict of the authors' default is another than that of the fair comparison.
+        the verdict of the authors' default is another than that of the fair comparison;
+        ``effect_bits``: how many bits per weight that default spends more, at most.
     """
     effects: dict[str, dict[int, str]] = {}
-    changed = []
+    changed, beyond = [], [0.0]
     for model, n_bits, rows in _with_spared(tables):
+        beyond += [*(rows["bits_quantization"] - rows["bits_pruning"])]
         effects.setdefault(NAMES[model], {})[n_bits] = spared_words(rows)["spared_effect"]
         fair, authors, _ = (rows.loc[comparison, "winner"] for comparison in SPARED)
         changed.append(fair != authors)
     return {
         "effects": "; ".join(f"{name} {by_bits(texts, '; ')}" for name, texts in effects.items()),
         "effect_verdicts": f"{sum(changed)} of {len(changed)}",
+        "effect_bits": f"{max(beyond):.2f}",
     }
 
 

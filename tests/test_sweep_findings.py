@@ -181,5 +181,6 @@ def test_what_sparing_two_layers_does():
     shown = sweep_findings.spared_columns(table, other)
     assert shown["bits"] == [2] * 3 + [4] * 3 and set(shown["network"]) == {"ResNet-20"}
     assert shown["comparison"] == [*SPARED] * 2 and shown["seeds"] == [1] * 6
-    assert shown["bits, quantization"] == [2, 3.0, 2, 4, 3.0, 4]
+    assert said["effect_bits"] == "1.00" and "bits, quantization" not in shown  # 3.0 beside 2
+    assert shown["pruning"] == [80.0, 80.0, 79.0] * 2
     assert len(sweep_findings.swept(table)) == 3 and fair in set(table["comparison"])
