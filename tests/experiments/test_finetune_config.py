@@ -219,7 +219,7 @@ SMALL = {
     "changes": {"limit": 5000, "baseline_limit": 0},
 }
 SMALL_NETWORKS = {  # changes and powers of each
-    "efficientdet": ({"baseline_epochs": 200, "epochs": 12}, (-3, -2, -1, 0, 1)),
+    "efficientdet": ({"baseline_epochs": 200, "epochs": 12}, (-5, -4, -3, -2, -1, 0, 1)),
     "resnet18": ({"size": 48}, None),
 }
 COMMITTED = {
