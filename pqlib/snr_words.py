@@ -317,6 +317,14 @@ def claims_words(found: Mapping[str, Mapping[str, Estimate]]) -> dict[str, str]:
     }
 
 
+def drop_words(found: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """Rank correlations of SNR and the accuracy lost, both methods, by network; of `claims`."""
+    return "; ".join(
+        f"{network} {' and '.join(str(own[f'SNR and accuracy lost, {m}']) for m in METHODS)}"
+        for network, own in found.items()
+    )
+
+
 def claims_table(
     tables: Mapping[str, pd.DataFrame], found: Mapping[str, Mapping[str, Estimate]]
 ) -> dict[str, list[str]]:

@@ -153,6 +153,7 @@ def test_what_the_images_cannot_tell():
 
 NETWORKS = {  # layers, images and accuracy of the original
     "cifar_resnet20": (20, 1017, 91.64),
+    "resnet18": (21, 2000, 79.9),
 }
 
 

@@ -230,6 +230,9 @@ def test_claims_of_several_networks_stand_side_by_side():
     alone = words.claims_words({"one": claims["one"]})
     assert alone == {"alike": "7 of 9", "untold": "2", "unlike": "none"}
 
+    drops = [str(claims["other"][f"SNR and accuracy lost, {m}"]) for m in METHODS]
+    assert words.drop_words(claims).endswith(f"; other {drops[0]} and {drops[1]}")
+
     columns = words.claims_table(tables, claims)
     assert [*columns] == ["claim", "one", "other"]
     assert columns["claim"][:2] == ["layers", "images"] and columns["one"][:2] == ["5", "1,000"]
