@@ -246,8 +246,8 @@ def reach_words(table: pd.DataFrame, pairs: Mapping[str, pd.DataFrame]) -> str:
     counts = " and ".join(
         f"{len(pairs[m])} of {len(of_method(table, m))} points of {m}" for m in METHODS
     )
-    top = max((own["snr_db"].max() for own in pairs.values() if len(own)), default=None)
-    return counts + ("" if top is None else f", none above {top:.0f} dB")
+    tops = [own["snr_db"].max() for own in pairs.values() if len(own)]
+    return f"{counts}, none above {max(tops):.0f} dB" if tops else counts
 
 
 def layer_gap_words(pairs: pd.DataFrame) -> dict[str, str]:
@@ -318,7 +318,7 @@ def claims_words(found: Mapping[str, Mapping[str, Estimate]]) -> dict[str, str]:
 
 
 def drop_words(found: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """Rank correlations of SNR and the accuracy lost, both methods, by network; of `claims`."""
+    """Rank correlations of SNR and the accuracy lost, by network and method; of `claims`."""
     return "; ".join(
         f"{network} {' and '.join(str(own[f'SNR and accuracy lost, {m}']) for m in METHODS)}"
         for network, own in found.items()
@@ -345,7 +345,8 @@ def claims_table(
             "images": held["table_images"],
             "accuracy to begin with": held["table_fp"],
             "rows that accuracy cannot tell from the original": held["table_quiet"],
-        } | {claim: str(estimate) for claim, estimate in found[network].items()}
+            **{claim: str(estimate) for claim, estimate in found[network].items()},
+        }
         columns.setdefault("claim", [*said])
         columns[network] = [*said.values()]
     return columns
