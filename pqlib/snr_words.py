@@ -113,9 +113,8 @@ def rank_words(found: pd.DataFrame) -> dict[str, str]:
     dict
         ``agree``: how strongly SNR and the accuracy lost go together; ``order_both``,
         ``order_drop``: see `pqlib.snr_findings.order_words`; ``rank_quant``, ``rank_prune``,
-        ``drop_quant`` and ``drop_prune``: correlations with the cross-entropy gained and the
-        accuracy lost;
-        ``fig6_quantization``, ``fig6_pruning``: the latter again; ``fig6_scales``: Pearson's
+        ``drop_quant``, ``drop_prune``: correlations with the cross-entropy gained and the accuracy
+        lost; ``fig6_quantization``, ``fig6_pruning``: the latter again; ``fig6_scales``: Pearson's
         correlation of the accuracy lost with the linear SNR and with its inverse.
     """
     ranks = {
@@ -284,9 +283,8 @@ def claims(table: pd.DataFrame, *, n_draws: int, seed: int) -> dict[str, Estimat
         ("between layers, lower budgets", across_layers, lower),
         ("between layers, higher budgets", across_layers, higher),
     ):
-        found[f"SNR and cross-entropy gained, {way}"] = function(
-            rows, "snr_db", "increase", **draws
-        )
+        rank = function(rows, "snr_db", "increase", **draws)
+        found[f"SNR and cross-entropy gained, {way}"] = rank
     for at in reversed(METHODS):
         excess = mean_gap(at_equal_snr(table, "increase", at), **draws)
         found[f"pruning's excess (nats) at the SNRs of {at}"] = excess
