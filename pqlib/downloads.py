@@ -107,6 +107,7 @@ def _download(url, part, sha256, size, progress) -> bool:
             if cause is None:
                 return resumed
         except urllib.error.HTTPError as error:
+            error.close()  # it is an answer too, with a connection of its own
             if error.code < 500 and error.code not in (408, 416, 429):
                 raise
             if error.code == 416:  # asked for what lies behind the end

@@ -2,6 +2,8 @@
 
 import hashlib
 import threading
+import urllib.error
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -70,6 +72,23 @@ def server(monkeypatch):
     yield state
     web.shutdown()
     web.server_close()
+
+
+def test_an_answer_that_refuses_is_closed(server, tmp_path, monkeypatch):
+    refused, open_url = [], urllib.request.urlopen
+
+    def watched(*args, **options):
+        try:
+            return open_url(*args, **options)
+        except urllib.error.HTTPError as error:
+            refused.append(error)
+            raise
+
+    monkeypatch.setattr(urllib.request, "urlopen", watched)
+    server.status = 404
+    with pytest.raises(OSError, match="404"):
+        fetch(server.url, tmp_path / "weights.pth")
+    assert len(refused) == 1 and refused[0].fp.isclosed()
 
 
 def only(folder):
