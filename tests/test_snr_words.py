@@ -223,10 +223,8 @@ def test_claims_of_several_networks_stand_side_by_side():
         "pruning's excess (nats) at the SNRs of pruning; "
         "pruning's excess (nats) at the SNRs of quantization"
     )
-    assert (said["alike"], said["untold"]) == (
-        "5 of 9",
-        "2",
-    )  # five layers: too few for those between
+    assert said["alike"] == "5 of 9"
+    assert said["untold"] == "2"  # between layers: five of them are too few
     alone = words.claims_words({"one": claims["one"]})
     assert alone == {"alike": "7 of 9", "untold": "2", "unlike": "none"}
 

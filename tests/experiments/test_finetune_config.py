@@ -262,3 +262,10 @@ def test_rows_of_the_committed_ledger_belong_to_its_commands(name):
     assert not_trained <= set(records)
     if name == "small_data":
         assert known <= set(records)  # networks are whole there, or not there
+
+
+def test_chapter_6_names_the_baseline_that_its_second_network_starts_from():
+    options = next(o for o in COMMITTED["small_data"] if o["models"] == ("resnet18",))
+    baseline = Sweep("laptop", methods=("none",), **options).cells()[0]
+    chapter = LEDGER.parents[2] / "notebooks" / "layer_snr.ipynb"
+    assert f"runs/table1-laptop/{baseline.hash}/weights.pt" in chapter.read_text("utf-8")
