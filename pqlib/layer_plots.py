@@ -16,8 +16,10 @@ from pqlib.plot_style import (
     PAPER,
     PRUNING,
     QUANTIZATION,
+    legend,
     line,
     marks,
+    panels_and_legend,
     subplots,
 )
 from pqlib.verdicts import bits_phrase, by_bits
@@ -53,7 +55,7 @@ def rectangles(found: pd.DataFrame, name: str) -> Finding:
     furthest = found[[*corners, "sdp"]].where(lambda v: v < np.inf).max().max() + 10.0
     found = found.assign(sdp=found["sdp"].where(bounded, furthest))
     bits = sorted(map(int, found["n_bits"].unique()))
-    figure, panels = _panels(len(bits))
+    figure, panels = panels_and_legend(len(bits), 2.3)
     for axes, b in zip(panels, bits, strict=False):
         rows = found[found["n_bits"] == b]
         ends = _diagonal(axes, rows[["sdp", "park_boyd", "prune", "refit"]])
@@ -72,7 +74,7 @@ def rectangles(found: pd.DataFrame, name: str) -> Finding:
             marks(axes, won["quantize"], won["prune"], method, many=False)
         axes.set(title=f"{b} bits", xlim=ends, ylim=ends)
         axes.set_aspect("equal")
-    _legend(panels, len(bits), "optimum, by winner;\nbox: the paper's range")
+    legend(panels, len(bits), "optimum, by winner;\nbox: the paper's range")
     _labels(figure)
     crossing = found[found["crosses"]]
     open_words = (
@@ -119,7 +121,7 @@ def exact_scatter(terms: pd.DataFrame, name: str) -> Finding:
     if shown.empty:
         return _nothing("on each chunk one of the methods is without error", name)
     bits = sorted(map(int, shown["n_bits"].unique()))
-    figure, panels = _panels(len(bits), sharex=True, sharey=True)
+    figure, panels = panels_and_legend(len(bits), 2.3, sharex=True, sharey=True)
     texts = {}
     for axes, b in zip(panels, bits, strict=False):
         rows = shown[shown["n_bits"] == b]
@@ -131,7 +133,7 @@ def exact_scatter(terms: pd.DataFrame, name: str) -> Finding:
         texts[b] = f"{wins.sum()} of {len(rows)}"
         axes.set(title=f"{b} bits: {texts[b]}", xlim=ends, ylim=ends)
         axes.set_aspect("equal")
-    _legend(panels, len(bits), "mark: smaller error\ntitle: by quantization")
+    legend(panels, len(bits), "mark: smaller error\ntitle: by quantization")
     _labels(figure)
     finding = by_bits(texts)
     left_out = f" {int((~finite).sum())} without error are not drawn." if not finite.all() else ""
@@ -340,23 +342,6 @@ def _diagonal(axes: Axes, values: pd.DataFrame) -> tuple[float, float]:
     return ends
 
 
-def _legend(panels: list[Axes], place: int, title: str) -> None:
-    handles, labels = panels[0].get_legend_handles_labels()
-    panels[place].legend(handles, labels, title=title, loc="center", frameon=False, fontsize=9,
-                         title_fontsize=9)  # fmt: skip
-
-
 def _labels(figure: Figure) -> None:
     figure.supxlabel("SNR of quantization (dB)", fontsize=10)
     figure.supylabel("SNR of pruning (dB)", fontsize=10)
-
-
-def _panels(n: int, **shared) -> tuple[Figure, list[Axes]]:
-    """Up to four panels in a row, and after them an empty one for a legend."""
-    n_columns = 4 if n > 3 else n + 1
-    n_rows = -(-(n + 1) // n_columns)
-    figure, grid = subplots(n_rows, n_columns, height=2.3 * n_rows + 0.4, **shared)
-    panels = list(np.asarray(grid).flat)
-    for axes in panels[n:]:
-        axes.axis("off")
-    return figure, panels

@@ -35,6 +35,25 @@ def subplots(n_rows: int = 1, n_columns: int = 1, height: float = 3.2, **shared)
         return figure, figure.subplots(n_rows, n_columns, **shared)
 
 
+def panels_and_legend(n: int, height: float, **shared) -> tuple[Figure, list[Axes]]:
+    """``n`` panels, up to four in a row of ``height`` inches, and an empty one for a `legend`."""
+    n_columns = 4 if n > 3 else n + 1
+    n_rows = -(-(n + 1) // n_columns)
+    height = height * n_rows + 0.6
+    figure, grid = subplots(n_rows, n_columns, height=height, squeeze=False, **shared)
+    panels = list(grid.ravel())
+    for axes in panels[n:]:
+        axes.set_axis_off()
+    return figure, panels
+
+
+def legend(panels: list[Axes], place: int, title: str) -> None:
+    """What the first panel shows, written into the empty one at ``place``."""
+    handles, labels = panels[0].get_legend_handles_labels()
+    panels[place].legend(handles, labels, title=title, loc="center", frameon=False, fontsize=9,
+                         title_fontsize=9)  # fmt: skip
+
+
 def number(value: float) -> str:
     """Three digits, or a whole number with its thousands apart."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

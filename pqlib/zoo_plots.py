@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from pqlib.findings import Finding
 from pqlib.plot_style import (
@@ -14,10 +12,12 @@ from pqlib.plot_style import (
     NEUTRAL,
     PAPER,
     QUANTIZATION,
+    legend,
     line,
     log_axes,
     marks,
     number,
+    panels_and_legend,
     subplots,
 )
 from pqlib.verdicts import by_bits
@@ -59,7 +59,7 @@ def sqnr_scatter(table: pd.DataFrame, name: str, *, credited: bool = False) -> F
         raise ValueError("table must hold a tensor on which neither method is exact")
     top = 1.05 * max(shown["quant_sqnr_db"].max(), shown[column].max())
     low = min(0.0, 1.05 * min(shown["quant_sqnr_db"].min(), shown[column].min()))
-    figure, panels = _panels(len(bits), sharex=True, sharey=True)
+    figure, panels = panels_and_legend(len(bits), 1.7, sharex=True, sharey=True)
     shares = {}
     for axes, n_bits in zip(panels, bits, strict=False):
         rows = shown[shown["n_bits"] == n_bits]
@@ -73,8 +73,7 @@ def sqnr_scatter(table: pd.DataFrame, name: str, *, credited: bool = False) -> F
         axes.set(title=f"{n_bits} bits: {shares[n_bits]:.0%}", xlim=(low, top), ylim=(low, top))
         axes.set_aspect("equal")
     title = "mark: the tensor's winner\ntitle: won by quantization"
-    panels[len(bits)].legend(*panels[0].get_legend_handles_labels(), title=title, loc="center",
-                             frameon=False, fontsize=9, title_fontsize=9)  # fmt: skip
+    legend(panels, len(bits), title)
     figure.supxlabel("SNR of quantization (dB)", fontsize=10)
     what = "pruning, zeros credited" if credited else "pruning"
     figure.supylabel(f"SNR of {what} (dB)", fontsize=10)
@@ -106,7 +105,7 @@ def kurtosis_densities(
     name : str
         Label of the figure.
     """
-    figure, panels = _panels(len(splits), sharex=True)
+    figure, panels = panels_and_legend(len(splits), 1.7, sharex=True)
     seen = np.concatenate([v for split in splits for v in split.tensors.values()])
     if not seen.size:
         raise ValueError("splits must hold a tensor that one of the methods wins")
@@ -241,17 +240,6 @@ def natural_zeros(rows: pd.DataFrame, printed: Mapping[int, float], name: str) -
         caption=f"Zeros that rounding makes by itself: {finding}.",
         name=name,
     )
-
-
-def _panels(n: int, **shared) -> tuple[Figure, list[Axes]]:
-    """Up to four panels in a row, and after them an empty one for a legend."""
-    n_columns = 4 if n > 3 else n + 1
-    n_rows = -(-(n + 1) // n_columns)
-    figure, grid = subplots(n_rows, n_columns, height=0.8 + 1.6 * n_rows, squeeze=False, **shared)
-    panels = list(grid.ravel())
-    for axes in panels[n:]:
-        axes.set_axis_off()
-    return figure, panels
 
 
 def _crossing_words(split: KurtosisSplit) -> str:
