@@ -222,6 +222,7 @@ SMALL_NETWORKS = {  # changes and powers of each
     "efficientdet": ({"baseline_epochs": 200, "epochs": 12}, (-5, -4, -3, -2, -1, 0, 1)),
     "resnet18": ({"size": 48}, None),
     "mobilenet_v2": ({"stem": "small", "baseline_epochs": 25}, (-3, -2, -1, 0, 1, 2)),
+    "mobilenet_v3_small": ({"stem": "small", "baseline_epochs": 40}, (-3, -2, -1, 0, 1, 2)),
 }
 COMMITTED = {
     "cifar_resnets": [CIFAR],
