@@ -12,7 +12,7 @@ from pqlib.experiments.presets import MODELS, PRESETS, RATES_AT, Sweep
 from pqlib.option_types import Bits, Names
 
 CHANGES = (
-    *("size", "stem", "limit", "baseline_limit", "weights", "validation", "epochs"),
+    *("size", "stem", "variant", "limit", "baseline_limit", "weights", "validation", "epochs"),
     *("baseline_epochs", "batch_size", "max_steps", "precision", "n_threads", "n_workers"),
     *("device", "keep_first_last"),
 )
@@ -112,6 +112,7 @@ _CELLS = (
 TRAINING = (  # what `CHANGES` names, for every experiment that trains networks
     click.option("--size", type=Size(), help="Of the images in pixels, such as 64 or 192x256."),
     click.option("--stem", type=click.Choice(["imagenet", "small"]), help="For images of 32 px."),
+    click.option("--variant", help="tf_efficientdet_d1, ...; 'small' DeepLab-V3 for small images."),
     click.option("--limit", type=int, help="Use at most so many images of each split."),
     click.option(
         "--baseline-limit",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pqlib.training.models import efficientdet_config, library
+from pqlib.training.dense_networks import efficientdet_config, library
 from pqlib.training.tasks import Batch, Task
 
 # columns of a row of "per_image"

@@ -4,8 +4,6 @@ import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from types import ModuleType
 
 import torch
 from torch import nn
@@ -13,6 +11,13 @@ from torch import nn
 from pqlib._validation import check_choice, check_integer
 from pqlib.layers.models import open_model, python_object
 from pqlib.training.cifar_resnet import CifarResNet
+from pqlib.training.dense_networks import (
+    EFFICIENTDET,
+    deeplab,
+    efficientdet,
+    efficientdet_config,
+    library,
+)
 from pqlib.training.weights import load, read_state
 
 MODELS = (
@@ -22,7 +27,6 @@ MODELS = (
 SMALL_MODELS = ("cifar_resnet20", "cifar_resnet32")
 TASKS = ("classification", "segmentation", "detection")
 STEMS = ("imagenet", "small")
-EFFICIENTDET = "tf_efficientdet_lite0"
 Size = int | tuple[int, int]
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -64,8 +68,8 @@ def build_model(
     n_classes : int >= 1
         Of the data; in segmentation with the background.
     size : int or (height, width)
-        Of the images in pixels. DeepLab-V3 wants multiples of 8, EfficientDet multiples of 32, a
-        ViT multiples of its patch.
+        Of the images in pixels. DeepLab-V3 wants multiples of its output stride, 8 or 16,
+        EfficientDet multiples of 32, a ViT multiples of its patch.
     stem : {"imagenet", "small"}, default "imagenet"
         "small" is for images of some 32 pixels. The first convolution keeps the resolution: in the
         ResNets it becomes 3 x 3 with stride 1 and the pooling behind it goes, in the MobileNets and
@@ -80,8 +84,11 @@ def build_model(
           backbone of EfficientDet-Lite0.
         - A path, an address with its hash, or any other source of `weights.read_state`.
     variant : str, optional
-        Which EfficientDet, by effdet's name: ``"tf_efficientdet_lite0"``, the default, or
-        ``"tf_efficientdet_d1"``, the paper's, ...
+        - Which EfficientDet, by effdet's name: ``"tf_efficientdet_lite0"``, the default, or
+          ``"tf_efficientdet_d1"``, the paper's, ...
+        - ``"small"``: a DeepLab-V3 for images of some 100 pixels, of output stride 16 and atrous
+          rates 1, 2 and 3. By default 8 and 12, 24, 36, which on features of 12 x 16 reach beyond
+          the edges: eight of a kernel's nine weights, or six, would meet nothing but padding.
     seed : int >= 0, default 0
         Of torch's random numbers while the network is made; the global ones stay as they are.
 
@@ -122,6 +129,8 @@ def build_model(
         raise ValueError(f"patch is an option of vit_small alone; leave it None for {name}")
     if name == "efficientdet":
         options["variant"] = variant or EFFICIENTDET
+    elif name == "deeplab_v3_mobilenet_v2":
+        options["variant"] = variant
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = recipe.make(n_classes, (height, width), **options)
@@ -156,40 +165,14 @@ def as_size(size: Size) -> tuple[int, int]:
     )
 
 
-def efficientdet_config(variant: str | None, n_classes: int, size: tuple[int, int]):
-    """Effdet's own description of a detector, for images of (height, width)."""
-    effdet = library("effdet")
-    variant = variant or EFFICIENTDET
-    known = list(effdet.config.model_config.efficientdet_model_param_dict)
-    if variant not in known:
-        near = difflib.get_close_matches(variant, known, n=1, cutoff=0.0)
-        raise ValueError(f"effdet has no variant {variant!r}; the nearest is {near[0]!r}")
-    if any(side % 32 or side < 64 for side in size):
-        raise ValueError(
-            f"size must be multiples of 32 and >= 64 for {variant}, got {size}; its pyramid halves "
-            "an image seven times"
-        )
-    config = effdet.get_efficientdet_config(variant)
-    config.num_classes = n_classes
-    config.image_size = size
-    return config
-
-
-def library(module: str) -> ModuleType:
-    """A module of a package that not everyone has installed."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"this needs {error.name}; pip install 'pqlib[torch,training]'"
-        ) from None
-
-
 def _recipe(name: str, variant: str | None = None) -> _Recipe:
     if not isinstance(name, str):
         raise TypeError(f"model must be a str, got {name!r}")
-    if variant is not None and name != "efficientdet":
-        raise ValueError(f"variant is an option of efficientdet alone; leave it None for {name}")
+    if variant is not None and name not in ("efficientdet", "deeplab_v3_mobilenet_v2"):
+        raise ValueError(
+            "variant is an option of efficientdet and deeplab_v3_mobilenet_v2 alone; leave it None "
+            f"for {name}"
+        )
     if name.startswith("python:"):
         return _recipe_of(python_object(name, "model"), name)
     if name not in _RECIPES:
@@ -283,18 +266,6 @@ def _vit(n_classes, size, patch):
     )
 
 
-def _deeplab(n_classes, size):
-    if any(side % 8 for side in size):
-        raise ValueError(f"size must be multiples of 8 for DeepLab-V3, got {size}; pad the images")
-    smp = library("segmentation_models_pytorch")
-    return smp.DeepLabV3("mobilenet_v2", encoder_weights=None, classes=n_classes)
-
-
-def _efficientdet(n_classes, size, variant):
-    config = efficientdet_config(variant, n_classes, size)
-    return library("effdet").EfficientDet(config, pretrained_backbone=False)
-
-
 def _shrink_resnet(model):
     model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -328,9 +299,9 @@ _RECIPES = {
     ),
     "vit_small": _Recipe(_vit, "head", "timm:vit_small_patch16_224", normalization=_HALF),
     "deeplab_v3_mobilenet_v2": _Recipe(
-        _deeplab, "segmentation_head.0", "torchvision:mobilenet_v2", "segmentation"
+        deeplab, "segmentation_head.0", "torchvision:mobilenet_v2", "segmentation"
     ),
-    "efficientdet": _Recipe(_efficientdet, "class_net.predict", "", "detection"),
+    "efficientdet": _Recipe(efficientdet, "class_net.predict", "", "detection"),
     "cifar_resnet20": _Recipe(
         lambda n_classes, size: CifarResNet(3, n_classes),
         "linear",

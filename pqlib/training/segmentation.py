@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pqlib.training.models import library
+from pqlib.training.dense_networks import library
 from pqlib.training.tasks import VOID, Batch, Task
 
 

@@ -99,6 +99,16 @@ def test_detectors_are_those_of_effdet():
     assert normalization_of("efficientdet", "tf_efficientdet_d1") == normalization_of("resnet18")
 
 
+@pytest.mark.parametrize(("variant", "n_without"), [(None, 3), ("small", 0)])
+def test_weights_of_a_small_deeplab_all_meet_the_image(variant, n_without):
+    """At 96 x 128 pixels the usual atrous rates leave weights that nothing can train."""
+    model = build("deeplab_v3_mobilenet_v2", 11, (96, 128), variant=variant)
+    model(torch.randn(2, 3, 96, 128)).square().mean().backward()
+    kernels = [m.weight for m in model.decoder.modules() if isinstance(m, nn.Conv2d)]
+    idle = [k for k in kernels if (k.grad.abs().amax(dim=(0, 1)) == 0).any()]
+    assert len(idle) == n_without
+
+
 def test_the_seed_decides_and_global_numbers_stay():
     state = torch.random.get_rng_state()
     first, second, third = (build("cifar_resnet20", seed=s) for s in (1, 1, 2))
@@ -134,6 +144,8 @@ def test_options_that_a_network_does_not_have():
         ("resnet19", {}, "the nearest is 'resnet18'"),
         ("vit_small", {"patch": 5}, "multiples of the patch 5"),
         ("deeplab_v3_mobilenet_v2", {"size": 60}, "multiples of 8"),
+        ("deeplab_v3_mobilenet_v2", {"size": 56, "variant": "small"}, "multiples of 16"),
+        ("deeplab_v3_mobilenet_v2", {"variant": "tiny"}, "must be 'small' or None, got 'tiny'"),
         ("efficientdet", {"size": 100}, "multiples of 32"),
         ("efficientdet", {"size": 128, "variant": "d1"}, "no variant 'd1'"),
         ("resnet18", {"n_classes": 0}, "n_classes"),

@@ -14,8 +14,8 @@ from torchmetrics.classification import MulticlassJaccardIndex  # noqa: E402
 from torchmetrics.detection import MeanAveragePrecision  # noqa: E402
 
 from pqlib.training.classification import Classification  # noqa: E402
+from pqlib.training.dense_networks import efficientdet_config  # noqa: E402
 from pqlib.training.detection import CROWD, FOUND, WANTED, Detection  # noqa: E402
-from pqlib.training.models import efficientdet_config  # noqa: E402
 from pqlib.training.segmentation import Segmentation  # noqa: E402
 from pqlib.training.tasks import VOID, evaluating, task_class  # noqa: E402
 
