@@ -52,7 +52,8 @@ def read_table(name: str, folder: str) -> pd.DataFrame | None:
     Parameters
     ----------
     name : str
-        `PAPER`; or `OURS` or `PUBLISHED`, as `pqlib.table1_leads.leads` makes them.
+        `PAPER`; `OURS` or `PUBLISHED`, as `pqlib.table1_leads.leads` makes them; or
+        `pqlib.simple_models.TABLE`.
     folder : str
         "" for none.
     """
@@ -318,26 +319,6 @@ def spared_weights(models: Sequence[str]) -> pd.DataFrame:
 def mean_bits(share: float, n_bits: int, kept_bits: int = 8) -> float:
     """Bits per weight if a share of the weights keeps ``kept_bits``, where that is more."""
     return share * max(n_bits, kept_bits) + (1 - share) * n_bits
-
-
-def nearest_mean_accuracy(data: Any) -> float:
-    """Accuracy in percent of the simplest classifier: the class whose mean image is nearest.
-
-    Parameters
-    ----------
-    data : pqlib.training.data.Data
-        Of a classification task. Means are of the training images, accuracy of the test images.
-    """
-    (x, y), (x_test, y_test) = (_arrays(part) for part in (data.train, data.test))
-    means = np.stack([x[y == label].mean(0) for label in np.unique(y)])
-    distance = ((x_test[:, None] - means[None]) ** 2).sum(-1)
-    return 100 * float(np.mean(np.unique(y)[distance.argmin(1)] == y_test))
-
-
-def _arrays(part) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = zip(*(part[i] for i in range(len(part))), strict=True)
-    flat = [np.asarray(image, dtype=np.float64).ravel() for image in images]
-    return np.stack(flat), np.array(labels)
 
 
 def _points(value: float) -> str:

@@ -4,7 +4,6 @@ What is counted and judged is in `pqlib.training_findings`.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import pandas as pd
 
@@ -22,7 +21,6 @@ from pqlib.training_findings import (
     lead_by_bits,
     lead_by_model,
     mean_bits,
-    nearest_mean_accuracy,
     within_noise,
 )
 from pqlib.verdicts import by_bits
@@ -35,17 +33,6 @@ def lead_words(row: Mapping[str, float]) -> str:
     """A lead and its interval."""
     text = f"{row['lead']:+z.1f} ({row['low']:z.1f} to {row['high']:z.1f})"
     return text.replace("-", "−")
-
-
-def nearest_words(data: Any, task: str) -> str:
-    """A sentence on the simplest classifier, empty for a task other than "classification".
-
-    ``data`` is that of `pqlib.training_findings.nearest_mean_accuracy`.
-    """
-    if task != "classification":
-        return ""
-    accuracy = nearest_mean_accuracy(data)
-    return f"The class whose mean image is nearest gives {accuracy:.1f} % on the same test images."
 
 
 def live_words(compared: pd.DataFrame, runs: pd.DataFrame) -> dict[str, str]:

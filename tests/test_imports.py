@@ -16,7 +16,7 @@ ROOMS = (
     *("findings", "plot_style", "plots", "prediction_plots", "zoo_plots", "scan_command"),
     *("experiments", "option_types", "layers_command", "run_command", "agreement_command"),
     *("layer_findings", "layer_words", "layer_plots"),
-    *("training_findings", "training_words", "rate_findings", "sweep_findings"),
+    *("training_findings", "simple_models", "training_words", "rate_findings", "sweep_findings"),
     *("table1_leads", "leads_command"),
     *("agreement_findings", "training_plots"),
     *("snr_statistics", "snr_findings", "snr_words", "snr_plots"),

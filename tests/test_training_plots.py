@@ -1,6 +1,5 @@
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -227,12 +226,3 @@ def test_a_network_whose_package_is_missing(monkeypatch):
     monkeypatch.setattr(models, "build_model", missing)
     found = training_findings.spared_weights(["efficientdet"])
     assert found["missing"].tolist() == ["pip install it"] and np.isnan(found["share"]).all()
-
-
-def test_the_nearest_mean():
-    train, test = (
-        [(np.full((3, 2, 2), value), label) for value, label in examples]
-        for examples in (((0, 0), (8, 1), (1, 0)), ((2, 0), (5, 0)))
-    )
-    data = SimpleNamespace(train=train, test=test)
-    assert training_findings.nearest_mean_accuracy(data) == 50

@@ -76,15 +76,6 @@ def test_a_lead_in_words(row, text):
     assert words.lead_words(row) == text
 
 
-def test_the_nearest_mean_is_of_classifiers_alone():
-    part = [(np.full((3, 2, 2), value), label) for value, label in ((0, 0), (8, 1))]
-    data = SimpleNamespace(train=part, test=part)
-    assert words.nearest_words(data, "classification") == (
-        "The class whose mean image is nearest gives 100.0 % on the same test images."
-    )
-    assert words.nearest_words(None, "segmentation") == ""
-
-
 SHARES = pd.DataFrame(
     {
         "model": ["resnet18", "mobilenet_v2", "efficientdet", "vit_small"],
