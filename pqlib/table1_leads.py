@@ -55,7 +55,8 @@ def leads(
         method the bits per weight that are spent (``bits_...``), the learning rates tried (of
         all seeds, ascending), and the chosen runs' learning rates, hashes and commands.
     left_out : list of str
-        Cells that lack a finished run of one of the methods, in words.
+        Cells that lack a finished run of one of the methods, and seeds of which the runs started
+        from different trainings of the baseline, in words.
 
     Raises
     ------
@@ -90,10 +91,16 @@ def leads(
         when, fields = json.loads(key)
         for comparison, spared in SPARED.items():
             sides = {m: runs.get((m, spared[m]), {}) for m in _SIDES}
-            seeds = sorted(s for s in sides["quantization"] if _both(sides, s))
+            name = f"{fields['model']} {fields['n_bits']} bits, {when}"
+            both = sorted(s for s in sides["quantization"] if _both(sides, s))
+            seeds = [s for s in both if _one_start(sides, s)]
+            left_out += [
+                f"{name}: runs of seed {s} started from different trainings of the baseline"
+                for s in both
+                if s not in seeds
+            ]
             if not seeds:
-                name = f"{fields['model']} {fields['n_bits']} bits, {when}"
-                left_out += _lacking(name, sides, spared)
+                left_out += [] if both else _lacking(name, sides, spared)
                 continue
             tried = {m: [by_seed[s] for s in seeds] for m, by_seed in sides.items()}
             baseline = records.get(tried[_SIDES[0]][0][0]["baseline"], {})
@@ -109,7 +116,7 @@ def leads(
         table = table.sort_values(
             order, key=lambda column: column.replace(rank), kind="stable", ignore_index=True
         )
-    return table, sorted(left_out)
+    return table, sorted(set(left_out))
 
 
 def lead_interval(
@@ -157,6 +164,12 @@ def lead_interval(
 
 def _both(sides, seed):
     return all(by_seed.get(seed) for by_seed in sides.values())
+
+
+def _one_start(sides, seed):
+    """Whether all runs of a seed started from the same weights, as far as their rows say."""
+    starts = {r.get("baseline_fingerprint") for by_seed in sides.values() for r in by_seed[seed]}
+    return len(starts - {None}) < 2
 
 
 def _lacking(name, sides, spared):

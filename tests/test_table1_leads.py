@@ -21,7 +21,18 @@ def settings(seed=0, rate=0.01, epochs=4):
     return Settings(epochs, 64, rate, seed=seed)
 
 
-def add(folder, method, n_bits, right, *, validation=50.0, status="done", kept=False, **options):
+def add(
+    folder,
+    method,
+    n_bits,
+    right,
+    *,
+    validation=50.0,
+    status="done",
+    kept=False,
+    start="a",
+    **options,
+):
     """A run that has the first ``right`` of 400 test images right."""
     config = FineTune(
         "resnet18", "digits", settings(**options), method, n_bits, "base", keep_first_last=kept
@@ -29,7 +40,7 @@ def add(folder, method, n_bits, right, *, validation=50.0, status="done", kept=F
     record = described(config, f"pqlib run {method} {n_bits} {options}") | {
         "status": status, "reason": "", "task": "classification", "metric": "accuracy",
         "value": right / 4, "validation_value": validation, "fp_value": 98.0, "n_train": 5000,
-        "n_test": N_IMAGES, "bits_per_weight": n_bits + kept / 2,
+        "n_test": N_IMAGES, "bits_per_weight": n_bits + kept / 2, "baseline_fingerprint": start,
     }  # fmt: skip
     Ledger(folder, CONFIG).add(config.hash, record)
     (folder / config.hash).mkdir(exist_ok=True)
@@ -140,6 +151,23 @@ def test_what_has_no_partner_is_named_and_has_no_row(tmp_path):
         "resnet18 2 bits, fine-tuned: no pruning",
         "resnet18 3 bits, fine-tuned: no pruning",
         "resnet18 4 bits, fine-tuned: no seed in common",
+    ]
+
+
+def test_runs_from_different_trainings_of_the_baseline_are_not_compared(tmp_path):
+    for seed, pruned_from in ((0, "a"), (1, "b"), (2, None)):  # older rows do not say
+        add(tmp_path, "lsq", 4, 380, seed=seed, rate=0.01)
+        add(tmp_path, "lsq", 4, 380, seed=seed, rate=0.03)
+        add(tmp_path, "prune", 4, 300, seed=seed, start=pruned_from)
+    add(tmp_path, "lsq", 8, 380)
+    add(tmp_path, "prune", 8, 300, start="b")
+    table, left_out = leads(tmp_path, n_draws=50)
+    assert table[["n_bits", "seeds"]].to_numpy().tolist() == [[4, "0 2"]]
+    assert left_out == [
+        "resnet18 4 bits, fine-tuned: runs of seed 1 started from different trainings of the "
+        "baseline",
+        "resnet18 8 bits, fine-tuned: runs of seed 0 started from different trainings of the "
+        "baseline",
     ]
 
 

@@ -67,7 +67,8 @@ def run(
         Of JSON's types: the config's fields, "value" (on the test images), "validation_value" (on
         the validation images: learning rates are chosen by it), "fp_value" (of the baseline, on
         this run's test images), "bits_per_weight", "sparsity", "fingerprint" (SHA-256 of the
-        weights, equal for equal bits), and what is needed to make the row again.
+        weights, equal for equal bits), "baseline_fingerprint" (of those it started from), and what
+        is needed to make the row again.
 
     Raises
     ------
@@ -160,6 +161,7 @@ def run(
             "value": value,
             "validation_value": found["validation"][task.metric],
             "fp_value": value if config.method == "none" else whole,
+            "baseline_fingerprint": (baseline or {}).get("fingerprint"),
             "bits_per_weight": bits,
             "sparsity": sparsity,
             "n_train": len(data.train),

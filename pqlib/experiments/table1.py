@@ -18,6 +18,7 @@ from pqlib.experiments.rate_choice import best_of
 
 CONFIG = {"experiment": "table1", "format": 1}  # of the folder: it takes any run of any preset
 ATTEMPTS = 3  # of a run whose process is lost
+_OTHER_BITS = "trained again, to other bits: rows made before started from others"
 _COLUMNS = (
     *("model", "data", "method", "n_bits", "metric", "value", "fp_value", "seed"),
     *("learning_rate", "at_edge", "validation_value", "bits_per_weight", "sparsity", "epochs"),
@@ -75,6 +76,10 @@ def sweep(
     A worker writes its own row, so that a run is done exactly when its row is on disk; only then is
     its checkpoint deleted. A worker that is lost (killed, or out of memory) is tried again from its
     checkpoint, and the third time has a row that says so. The rest goes on in every case.
+
+    A baseline whose network is missing is trained again for the runs that need it: on the same
+    machine, with the same versions, to the same bits. Otherwise the notes of its row say that they
+    differ; `pqlib.table1_leads.leads` compares no runs that started from different ones.
     """
     configs = {config.hash: config for config in configs}
     commands, tell = commands or {}, on_event or (lambda *_: None)
@@ -153,7 +158,7 @@ def _kept(ledger, configs, retry_failed) -> dict[str, dict]:
             raise ValueError(f"the baseline {key} of a run is not among the runs; add it")
         done = key in records and records[key]["status"] == "done"
         if done and not _sound(ledger.folder, key):
-            del records[key]  # trained again, to the same bits
+            del records[key]  # trained again
     return records
 
 
@@ -210,6 +215,9 @@ def work(
             report=report,
         )
         if record:  # only the first of several processes has one
+            before = ledger.get(config.hash) or {}
+            if before.get("fingerprint", record["fingerprint"]) != record["fingerprint"]:
+                record["notes"] = "; ".join(filter(None, (record["notes"], _OTHER_BITS)))
             ledger.add(config.hash, record)
             finetune_run.forget_checkpoint(folder, config.hash)
         return ledger.get(config.hash)
@@ -309,8 +317,8 @@ def _fields(config):
 RESULTS = (  # fields of a record that its config does not hold, and the learning rate
     *("hash", "learning_rate", "hardware", "versions", "commit", "command", "status", "reason"),
     *("notes", "task", "metric", "value", "validation_value", "fp_value", "bits_per_weight"),
-    *("sparsity", "n_train", "n_test", "n_steps", "loss", "seconds", "fingerprint", "format"),
-    "n_workers",
+    *("sparsity", "n_train", "n_test", "n_steps", "loss", "seconds", "fingerprint"),
+    *("baseline_fingerprint", "format", "n_workers"),
 )
 
 

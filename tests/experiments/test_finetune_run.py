@@ -41,6 +41,8 @@ def test_a_record_says_what_is_needed(folder):
     assert record["metric"] == "accuracy" and 0 <= record["value"] <= 100
     baseline = Ledger(folder, table1.CONFIG).get(CONFIG.hash)
     assert record["fp_value"] == baseline["value"] == baseline["fp_value"] > 20
+    assert record["baseline_fingerprint"] == baseline["fingerprint"] != record["fingerprint"]
+    assert baseline["baseline_fingerprint"] is None
     assert record["bits_per_weight"] == 2.0 and record["sparsity"] > 0.1
     assert (record["n_train"], record["n_test"], record["n_steps"]) == (120, 120, 9)
     for name in ("hash", "learning_rate", "epochs", "seconds", "hardware", "versions", "commit"):
@@ -54,6 +56,17 @@ def test_a_record_says_what_is_needed(folder):
     assert [row["n_bits"] for row in json.loads((own / "layers.json").read_text())] == [2, 2]
     assert not (own / "checkpoint.pt").exists() and not (own / "weights.pt").exists()
     assert json.loads(json.dumps(record)) == record
+
+
+def test_a_baseline_that_is_trained_again_to_other_bits_says_so(tmp_path):
+    first = work(CONFIG, tmp_path)
+    assert work(CONFIG, tmp_path)["notes"] == first["notes"] == ""
+    elsewhere = first | {"fingerprint": "of another machine"}
+    Ledger(tmp_path, table1.CONFIG).add(CONFIG.hash, elsewhere)
+    finetune_run.weights_of(tmp_path, CONFIG.hash).unlink()
+    again = work(CONFIG, tmp_path)
+    assert again["fingerprint"] == first["fingerprint"]
+    assert "trained again, to other bits" in again["notes"]
 
 
 def test_a_baseline_of_more_images_is_measured_on_those_of_the_run(folder):
