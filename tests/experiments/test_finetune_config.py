@@ -220,6 +220,10 @@ SMALL = {
 }
 SMALL_NETWORKS = {  # changes and powers of each
     "efficientdet": ({"baseline_epochs": 200, "epochs": 12}, (-5, -4, -3, -2, -1, 0, 1)),
+    "deeplab_v3_mobilenet_v2": (
+        {"size": (96, 128), "variant": "small", "baseline_epochs": 100, "epochs": 7},
+        (-3, -2, -1, 0),
+    ),
     "resnet18": ({"size": 48}, None),
     "mobilenet_v2": ({"stem": "small", "baseline_epochs": 25}, (-3, -2, -1, 0, 1, 2)),
     "mobilenet_v3_small": ({"stem": "small", "baseline_epochs": 40}, (-3, -2, -1, 0, 1, 2)),
