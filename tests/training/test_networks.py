@@ -99,14 +99,15 @@ def test_detectors_are_those_of_effdet():
     assert normalization_of("efficientdet", "tf_efficientdet_d1") == normalization_of("resnet18")
 
 
-@pytest.mark.parametrize(("variant", "n_without"), [(None, 3), ("small", 0)])
-def test_weights_of_a_small_deeplab_all_meet_the_image(variant, n_without):
+@pytest.mark.parametrize(("variant", "idle"), [(None, [6, 8, 8]), ("small", [])])
+def test_weights_of_a_small_deeplab_all_meet_the_image(variant, idle):
     """At 96 x 128 pixels the usual atrous rates leave weights that nothing can train."""
     model = build("deeplab_v3_mobilenet_v2", 11, (96, 128), variant=variant)
-    model(torch.randn(2, 3, 96, 128)).square().mean().backward()
+    images = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    model(images).square().mean().backward()
     kernels = [m.weight for m in model.decoder.modules() if isinstance(m, nn.Conv2d)]
-    idle = [k for k in kernels if (k.grad.abs().amax(dim=(0, 1)) == 0).any()]
-    assert len(idle) == n_without
+    without = [int((k.grad.abs().amax(dim=(0, 1)) == 0).sum()) for k in kernels]
+    assert [n for n in without if n] == idle  # of nine places of a kernel
 
 
 def test_the_seed_decides_and_global_numbers_stay():
