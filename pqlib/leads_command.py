@@ -5,9 +5,12 @@ from pathlib import Path
 
 import click
 
+from pqlib.run_command import Numbers
+
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--seeds", type=Numbers(), help="Runs of these alone, such as 0,1; by default all.")
 @click.option("--n-draws", type=int, default=1000, show_default=True, help="Of the bootstrap.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
 @click.option(
@@ -15,7 +18,7 @@ import click
     type=click.Path(path_type=Path, dir_okay=False),
     help="The table; leads.csv in FOLDER by default.",
 )
-def leads(folder, n_draws, seed, out):
+def leads(folder, seeds, n_draws, seed, out):
     """Set both methods side by side in each cell of the sweep in FOLDER.
 
     \b
@@ -36,7 +39,8 @@ def leads(folder, n_draws, seed, out):
     try:
         from pqlib.table1_leads import leads as side_by_side
 
-        table, left_out = side_by_side(folder, n_draws=n_draws, seed=seed, on_row=_say)
+        options = {"seeds": seeds, "n_draws": n_draws, "seed": seed}
+        table, left_out = side_by_side(folder, **options, on_row=_say)
         if len(table):
             out.parent.mkdir(parents=True, exist_ok=True)
             table.to_csv(out, index=False, lineterminator="\n")

@@ -20,7 +20,7 @@ def value(data: Any) -> float | None:
     Parameters
     ----------
     data : pqlib.training.data.Data
-        Fitted to its training images, measured on its test images.
+        Opened with ``augment=False``. Fitted to its training images, measured on its test images.
     """
     models = {"classification": nearest_mean_accuracy, "segmentation": frequent_class_miou}
     return models[data.task](data) if data.task in models else None
@@ -66,8 +66,7 @@ def frequent_class_miou(data: Any) -> float:
     ----------
     data : pqlib.training.data.Data
         Of a segmentation task. The answer has at each place the class that most training images
-        have there; where all of them are void, class 0. Without augmentation, or else classes are
-        counted at places where they do not lie.
+        have there; where all of them are void, class 0.
     """
     from torch import from_numpy, nn
 

@@ -264,11 +264,14 @@ def spared_effects(*tables: pd.DataFrame) -> dict[str, str]:
 
 
 def _with_spared(tables):
-    """Network, budget and its three comparisons, of all cells that have the three."""
+    """Network, budget and its three comparisons, of all cells that have them over the same seeds.
+
+    Seeds differ by as much as sparing layers does: means over different ones say nothing of it.
+    """
     for table in tables:
         fine = table[table["when"] == FINE_TUNED]
         for (model, n_bits), rows in fine.groupby(["model", "n_bits"]):
-            if set(rows["comparison"]) == set(SPARED):
+            if set(rows["comparison"]) == set(SPARED) and rows["seeds"].nunique() == 1:
                 yield model, int(n_bits), rows.set_index("comparison").loc[[*SPARED]]
 
 

@@ -1,7 +1,7 @@
 """Quantization's lead over pruning in each cell of a sweep of Table 1, with its interval."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ _SIDES = "quantization", "pruning"
 def leads(
     folder: Path,
     *,
+    seeds: Collection[int] | None = None,
     n_draws: int = N_DRAWS,
     seed: int = 0,
     on_row: Callable[[dict[str, Any]], None] | None = None,
@@ -36,6 +37,9 @@ def leads(
     ----------
     folder : Path
         Of a sweep of `pqlib run table1`, or a copy of its rows with the ``per_image.npz`` of each.
+    seeds : collection of int, optional
+        Runs of these alone: so that cells, such as those with and without layers spared, are
+        compared over the same seeds. By default all.
     n_draws : int, 2..1e6, default 1000
         Of the bootstrap.
     seed : int >= 0, default 0
@@ -63,7 +67,7 @@ def leads(
     FileNotFoundError
         If the folder is missing, or what a run's images add to its metric.
     ValueError
-        If the folder has no finished run of either method.
+        If the folder has no finished run of either method, of ``seeds``.
 
     Notes
     -----
@@ -77,7 +81,7 @@ def leads(
     cells: dict[str, dict[tuple[str, bool], dict[int, list]]] = {}
     records = Ledger(folder, CONFIG).records()
     for record in records.values():
-        if record["method"] in METHODS_OF_RUNS:
+        if record["method"] in METHODS_OF_RUNS and (seeds is None or record["seed"] in seeds):
             method, when = METHODS_OF_RUNS[record["method"]]
             fields = {k: v for k, v in record.items() if k not in (*RESULTS, *_APART)}
             runs = cells.setdefault(json.dumps([when, fields], sort_keys=True), {})
@@ -85,7 +89,10 @@ def leads(
             found = runs.setdefault(record["seed"], [])
             found += [record] if record["status"] == "done" else []
     if not any(runs for cell in cells.values() for by in cell.values() for runs in by.values()):
-        raise ValueError(f"{folder} has no finished run of quantization or pruning; go on with it")
+        wanted = "" if seeds is None else f", of seeds {', '.join(map(str, seeds))}"
+        raise ValueError(
+            f"{folder} has no finished run of quantization or pruning{wanted}; go on with it"
+        )
     rows, left_out = [], []
     for key, runs in cells.items():
         when, fields = json.loads(key)
@@ -93,19 +100,19 @@ def leads(
             sides = {m: runs.get((m, spared[m]), {}) for m in _SIDES}
             name = f"{fields['model']} {fields['n_bits']} bits, {when}"
             both = sorted(s for s in sides["quantization"] if _both(sides, s))
-            seeds = [s for s in both if _one_start(sides, s)]
+            usable = [s for s in both if _one_start(sides, s)]
             left_out += [
                 f"{name}: runs of seed {s} started from different trainings of the baseline"
                 for s in both
-                if s not in seeds
+                if s not in usable
             ]
-            if not seeds:
+            if not usable:
                 left_out += [] if both else _lacking(name, sides, spared)
                 continue
-            tried = {m: [by_seed[s] for s in seeds] for m, by_seed in sides.items()}
+            tried = {m: [by_seed[s] for s in usable] for m, by_seed in sides.items()}
             baseline = records.get(tried[_SIDES[0]][0][0]["baseline"], {})
             row = {"comparison": comparison, "when": when}
-            row |= _row(folder, seeds, tried, baseline, n_draws, seed)
+            row |= _row(folder, usable, tried, baseline, n_draws, seed)
             rows.append(row)
             if on_row is not None:
                 on_row(row)

@@ -171,7 +171,10 @@ def test_what_sparing_two_layers_does():
             sweep_of({2: (5.0,), 4: (-1.0,)}, comparison=both, pruning=79.0),
         ]
     )
-    other = sweep_of({2: (1.0,)}, model="mobilenet_v2")  # never spared
+    other = pd.concat(  # never spared, and spared for one of two seeds
+        [sweep_of({2: (1.0,)}, model="mobilenet_v2"), sweep_of({2: (1.0, 3.0)}, model="resnet18")]
+        + [sweep_of({2: (1.0,)}, model="resnet18", comparison=name) for name in (authors, both)]
+    )
     said = sweep_findings.spared_effects(table, other)
     assert said["effects"] == (
         "ResNet-20 +1.0 points for quantization and −1.0 for pruning at 2 bits; "

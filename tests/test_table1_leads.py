@@ -110,6 +110,20 @@ def test_seeds_are_averaged_where_both_methods_have_them(tmp_path):
     assert row["lead"] == pytest.approx(8.0, abs=1e-9)
 
 
+def test_some_seeds_alone(tmp_path):
+    for seed, quantized in ((0, 380), (1, 376), (2, 390)):
+        add(tmp_path, "lsq", 3, quantized, seed=seed)
+        add(tmp_path, "prune", 3, 340, seed=seed)
+    row = leads(tmp_path, seeds=(0, 1), n_draws=50)[0].iloc[0]
+    assert (row["seeds"], row["lead_by_seed"]) == ("0 1", "10 9")
+    with pytest.raises(ValueError, match="no finished run of quantization or pruning, of seeds 7"):
+        leads(tmp_path, seeds=(7,), n_draws=50)
+    out = tmp_path / "leads.csv"
+    done = CliRunner().invoke(main, ["run", "leads", str(tmp_path), "--seeds", "2"])
+    assert done.exit_code == 0, done.output
+    assert pd.read_csv(out)["lead"].tolist() == [12.5]
+
+
 def test_spared_layers_are_compared_in_three_ways(tmp_path):
     for method, n_bits, right, kept in (
         ("lsq", 2, 300, False), ("lsq", 2, 360, True), ("prune", 2, 200, False),
