@@ -26,7 +26,6 @@ NAMES = {
     "cifar_resnet32": "ResNet-32",
 }
 PAPER, OURS, PUBLISHED = "paper_table1", "table1_small_data", "cifar_resnets"
-PUBLISHED_SPARED = "cifar_resnets_spared"  # over the seeds that have runs with layers spared
 FINE_TUNED, POST_TRAINING = "fine-tuned", "post-training"
 METHODS_OF_RUNS = {  # by that of a record: the method in words, and when it compresses
     "lsq": ("quantization", FINE_TUNED),
@@ -53,8 +52,8 @@ def read_table(name: str, folder: str) -> pd.DataFrame | None:
     Parameters
     ----------
     name : str
-        `PAPER`; `OURS`, `PUBLISHED` or `PUBLISHED_SPARED`, as `pqlib.table1_leads.leads` makes
-        them; or `pqlib.simple_models.TABLE`.
+        `PAPER`; `OURS` or `PUBLISHED`, as `pqlib.table1_leads.leads` makes them; or
+        `pqlib.simple_models.TABLE`.
     folder : str
         "" for none.
     """

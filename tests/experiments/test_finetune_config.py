@@ -235,7 +235,7 @@ COMMITTED = {
         for model, (changes, powers) in SMALL_NETWORKS.items()
     ],
 }
-SPARED = {"cifar_resnets": ("cifar_resnet20", (0, 1))}  # network and seeds
+SPARED = {"cifar_resnets": ("cifar_resnet20", (0, 1, 2))}  # network and seeds
 
 
 def spared_sweep(name):

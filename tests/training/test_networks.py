@@ -1,5 +1,6 @@
 import copy
 import io
+import itertools
 import logging
 import os
 import pickle
@@ -99,15 +100,33 @@ def test_detectors_are_those_of_effdet():
     assert normalization_of("efficientdet", "tf_efficientdet_d1") == normalization_of("resnet18")
 
 
-@pytest.mark.parametrize(("variant", "idle"), [(None, [6, 8, 8]), ("small", [])])
-def test_weights_of_a_small_deeplab_all_meet_the_image(variant, idle):
-    """At 96 x 128 pixels the usual atrous rates leave weights that nothing can train."""
-    model = build("deeplab_v3_mobilenet_v2", 11, (96, 128), variant=variant)
-    images = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(0))
-    model(images).square().mean().backward()
-    kernels = [m.weight for m in model.decoder.modules() if isinstance(m, nn.Conv2d)]
+IDLE = [  # places of kernels, of 9 or 25, that see padding alone; their percentage of all weights
+    ("deeplab_v3_mobilenet_v2", (96, 128), {}, [6, 8, 8], 56.987),
+    ("deeplab_v3_mobilenet_v2", (96, 128), {"variant": "small"}, [], 0),
+    ("resnet18", 48, {}, [], 0),
+    ("mobilenet_v2", 32, {"stem": "small"}, [], 0),
+    ("mobilenet_v3_small", 32, {"stem": "small"}, [16, 16], 1.206),
+    ("efficientnet_lite0", 32, {"stem": "small"}, [16, 16, 16], 1.634),
+    ("efficientnet_lite0", 36, {"stem": "small"}, [], 0),
+    ("efficientdet", 128, {}, [8, 8, 8], 0.048),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "options", "idle", "share"), IDLE)
+def test_weights_that_meet_no_image(name, size, options, idle, share):
+    """Where a kernel is wider than what it looks at, nothing can train its outer weights."""
+    model = build(name, 10, size, **options).train()
+    height, width = size if isinstance(size, tuple) else (size, size)
+    images = torch.randn(4, 3, height, width, generator=torch.Generator().manual_seed(0))
+    outputs = model(images)
+    outputs = itertools.chain(*outputs) if name == "efficientdet" else [outputs]
+    sum(output.square().sum() for output in outputs).backward()
+    kernels = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
     without = [int((k.grad.abs().amax(dim=(0, 1)) == 0).sum()) for k in kernels]
-    assert [n for n in without if n] == idle  # of nine places of a kernel
+    assert [n for n in without if n] == idle
+    weights = sum(n * k.shape[0] * k.shape[1] for n, k in zip(without, kernels, strict=True))
+    total = sum(p.numel() for p in model.parameters())
+    assert 100 * weights / total == pytest.approx(share, abs=1e-3)
 
 
 def test_the_seed_decides_and_global_numbers_stay():
