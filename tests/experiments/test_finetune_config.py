@@ -227,6 +227,10 @@ SMALL_NETWORKS = {  # changes and powers of each
     "resnet18": ({"size": 48}, None),
     "mobilenet_v2": ({"stem": "small", "baseline_epochs": 25}, (-3, -2, -1, 0, 1, 2)),
     "mobilenet_v3_small": ({"stem": "small", "baseline_epochs": 40}, (-3, -2, -1, 0, 1, 2)),
+    "efficientnet_lite0": (
+        {"size": 36, "stem": "small", "baseline_epochs": 3},
+        (-2, -1, 0, 1),
+    ),
 }
 COMMITTED = {
     "cifar_resnets": [CIFAR],
