@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pqlib.experiments import presets
@@ -22,6 +23,7 @@ from pqlib.experiments.presets import (
 from pqlib.experiments.rate_choice import followers
 from pqlib.experiments.table1 import CONFIG as TABLE1
 from pqlib.training.settings import Settings
+from pqlib.training_findings import ALIKE, METHODS_OF_RUNS
 
 CONFIG = FineTune("resnet18", "digits", Settings(1, 8, 0.1), "lsq", 4, "abc")
 
@@ -271,6 +273,31 @@ def test_rows_of_the_committed_ledger_belong_to_its_commands(name):
     assert not_trained <= set(records)
     if name == "small_data":
         assert known <= set(records)  # networks are whole there, or not there
+
+
+@pytest.mark.parametrize(
+    ("name", "table"), [("cifar_resnets", "cifar_resnets"), ("small_data", "table1_small_data")]
+)
+def test_committed_tables_hold_each_cell_of_the_ledger_once(name, table):
+    records = Ledger(LEDGER / name, TABLE1).records()
+    rows = pd.read_csv(LEDGER.parent / f"{table}.csv")
+    cells = rows[["comparison", "when", "model", "n_bits"]]
+    assert not cells.duplicated().any()
+    run = {
+        (r["model"], r["n_bits"], *METHODS_OF_RUNS[r["method"]])
+        for r in records.values()
+        if r["method"] in METHODS_OF_RUNS
+    }
+    alike = rows[rows["comparison"] == ALIKE]
+    for method in ("quantization", "pruning"):
+        keys = alike[["model", "n_bits", "when"]].itertuples(index=False, name=None)
+        assert {(m, n, method, w) for m, n, w in keys} == {key for key in run if key[2] == method}
+        for _, row in rows.iterrows():
+            found = [records[h] for h in row[f"hash_{method}"].split()]
+            assert {(r["model"], r["n_bits"]) for r in found} == {(row["model"], row["n_bits"])}
+            assert {METHODS_OF_RUNS[r["method"]] for r in found} == {(method, row["when"])}
+            value = sum(r["value"] for r in found) / len(found)
+            assert row[method] == pytest.approx(value, abs=1e-6)
 
 
 def test_chapter_6_names_the_baseline_that_its_second_network_starts_from():
