@@ -13,8 +13,8 @@ from pqlib.option_types import Bits, Names
 
 CHANGES = (
     *("size", "stem", "variant", "limit", "baseline_limit", "weights", "validation", "epochs"),
-    *("baseline_epochs", "batch_size", "max_steps", "precision", "n_threads", "n_workers"),
-    *("device", "keep_first_last"),
+    *("baseline_epochs", "batch_size", "max_steps", "precision", "n_threads", "baseline_threads"),
+    *("n_workers", "device", "keep_first_last"),
 )
 
 
@@ -131,6 +131,11 @@ TRAINING = (  # what `CHANGES` names, for every experiment that trains networks
     click.option("--max-steps", type=int, help="End each training after so many."),
     click.option("--precision", type=click.Choice(["float32", "bf16", "fp16"])),
     click.option("--n-threads", type=int, help="Of each run; other numbers give other bits."),
+    click.option(
+        "--baseline-threads",
+        type=int,
+        help="Of the baselines' training, for which all other runs of a network wait.",
+    ),
     click.option("--n-workers", type=int, help="Processes beside each run that read images."),
     click.option("--device", help="cpu or cuda."),
     click.option(

@@ -12,7 +12,7 @@ from pqlib.training.settings import Settings
 PRESETS = ("smoke", "laptop", "gpu", "paper")
 STEP = 0.33  # between two learning rates (appendix G)
 RATES_AT = {"laptop": (2, 4, 8)}  # budgets at which `pqlib run` tries the rates of a preset
-_OF_BASELINES = {"baseline_epochs", "baseline_limit"}
+_OF_BASELINES = {"baseline_epochs", "baseline_limit", "baseline_threads"}
 _UNUSED_RATE = 0.05  # of baselines that are not trained, lest a preset's new rate rename their runs
 
 
@@ -93,7 +93,7 @@ def _smoke(model):
 
 
 _LAPTOP = {  # epochs and rate of the baseline's training, then epochs and rate of the fine-tuning
-    "vit_small": (15, 1e-4, 4, 3e-5),
+    "vit_small": (15, 3e-4, 4, 1e-4),
     "resnet50": (15, 0.004, 4, 0.004),
     "efficientnet_lite0": (15, 0.005, 4, 0.01),
     "deeplab_v3_mobilenet_v2": (20, 0.02, 4, 0.01),
@@ -112,7 +112,7 @@ def _laptop(model):
         "scenes:800" if detects else "scenes:2500" if segments else "scenes:5600",
         Settings(
             epochs,
-            16 if transformer or segments or detects else 64,
+            16 if segments or detects else 64,
             rate,
             optimizer,
             weight_decay=1e-4 if model not in TABLE4 else TABLE4[model].weight_decay,
@@ -128,7 +128,7 @@ def _laptop(model):
 def _gpu(model):
     """One GPU, a day: larger images, Table 4's epochs."""
     laptop = _laptop(model)
-    wide = {"vit_small": 8, "deeplab_v3_mobilenet_v2": 4, "efficientdet": 4}.get(model, 4)
+    wide = {"vit_small": 2, "deeplab_v3_mobilenet_v2": 4, "efficientdet": 4}.get(model, 4)
     size = {"deeplab_v3_mobilenet_v2": 256, "efficientdet": 320}.get(model, 64)
     deterministic = model not in ("deeplab_v3_mobilenet_v2", "efficientdet")  # CUDA has no such
     options: dict[str, Any] = {"n_workers": 8, "deterministic": deterministic}
@@ -192,8 +192,9 @@ class Sweep:
         detection); the preset's by default.
     changes : mapping, optional
         Fields of `FineTune` or of its `Settings` that are other than the preset's, such as
-        ``{"size": 64, "epochs": 10}``; ``"baseline_epochs"`` for the baseline's, and
-        ``"baseline_limit"`` for its images, 0 for all, by default the ``"limit"`` of all runs.
+        ``{"size": 64, "epochs": 10}``. For the baseline alone ``"baseline_epochs"``;
+        ``"baseline_limit"``, its images, 0 for all, by default the ``"limit"`` of all runs; and
+        ``"baseline_threads"``, by default the ``"n_threads"`` of all runs.
     """
 
     preset: str = "smoke"
@@ -274,9 +275,10 @@ class Sweep:
         training = {f.name for f in dataclasses.fields(Settings)} & changes.keys()
         shared = {k: changes[k] for k in training if k not in ("epochs", "learning_rate")}
         own = {k: changes[k] for k in training if k in ("epochs", "learning_rate")}
-        first = {"epochs": changes["baseline_epochs"]} if "baseline_epochs" in changes else {}
+        renamed = {"epochs": "baseline_epochs", "n_threads": "baseline_threads"}
+        first = {k: changes[name] for k, name in renamed.items() if name in changes}
         rest = {k: v for k, v in changes.items() if k not in training | _OF_BASELINES}
-        settings = dataclasses.replace(found.base.settings, **shared, **first, seed=seed)
+        settings = dataclasses.replace(found.base.settings, **(shared | first), seed=seed)
         if settings.epochs == 0:
             settings = dataclasses.replace(settings, learning_rate=_UNUSED_RATE)
         compressing = ("keep_first_last", "scaled_gradient", "monotone")

@@ -258,12 +258,19 @@ def _lite0(n_classes, size):
     return library("timm").create_model("tf_efficientnet_lite0", num_classes=n_classes)
 
 
+_FEW_TOKENS = 64  # for so few, on a CPU, torch's fused attention takes longer than plain products
+
+
 def _vit(n_classes, size, patch):
     if any(side % patch for side in size):
         raise ValueError(f"size must be multiples of the patch {patch}, got {size}")
-    return library("timm").create_model(
+    model = library("timm").create_model(
         "vit_small_patch16_224", num_classes=n_classes, img_size=size, patch_size=patch
     )
+    if (size[0] // patch) * (size[1] // patch) <= _FEW_TOKENS:
+        for block in model.blocks:
+            block.attn.fused_attn = False
+    return model
 
 
 def _shrink_resnet(model):

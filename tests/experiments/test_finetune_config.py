@@ -150,6 +150,16 @@ def test_a_baseline_can_have_more_images_than_its_cells():
     assert limits("smoke", baseline_limit=0) == (None, 320)
 
 
+def test_a_baseline_can_have_more_threads_than_its_cells():
+    def threads(**changes):
+        swept = Sweep("smoke", ("resnet18",), (4,), ("lsq",), powers=(0,), changes=changes)
+        return tuple(config.settings.n_threads for config in swept.cells())
+
+    assert threads() == (1, 1) and threads(n_threads=3) == (3, 3)
+    assert threads(baseline_threads=2) == (2, 1)
+    assert threads(n_threads=3, baseline_threads=2) == (2, 3)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

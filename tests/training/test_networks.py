@@ -245,6 +245,21 @@ def test_a_vit_is_resampled_to_the_size(tmp_path):
     assert torch.equal(model.blocks[3].mlp.fc1.weight, stored.blocks[3].mlp.fc1.weight)
 
 
+def test_a_vit_of_few_tokens_attends_without_the_fused_kernel():
+    def fused(size, patch):
+        model = build("vit_small", size=size, patch=patch)
+        return {m.fused_attn for m in model.modules() if hasattr(m, "fused_attn")}
+
+    assert fused(32, 8) == fused(64, 8) == {False} and fused(72, 8) == fused(224, 16) == {True}
+    model = build("vit_small", patch=8).eval()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = model(images)
+        for block in model.blocks:
+            block.attn.fused_attn = True
+        torch.testing.assert_close(model(images), plain, rtol=1e-4, atol=1e-5)
+
+
 @needs_lite0
 def test_packaged_weights_reach_the_classifier_and_the_detector(monkeypatch):
     source = "pip:efficientnet-lite0"
