@@ -65,29 +65,28 @@ class LocalProcesses:
     Parameters
     ----------
     n_jobs : int, optional
-        Processes at a time; by default as many as the cores hold of ``n_threads`` each.
-    n_threads : int
+        Processes at a time; by default as many as the cores have threads for, at least one.
     preload : tuple of str
         Modules that all calls need, imported once.
     """
 
-    def __init__(self, n_jobs: int | None, n_threads: int, preload: tuple[str, ...] = ()):
-        self.n_slots = n_jobs or max((os.cpu_count() or 1) // n_threads, 1)
+    def __init__(self, n_jobs: int | None, preload: tuple[str, ...] = ()):
+        self._n_jobs = n_jobs
         forks = "forkserver" in multiprocessing.get_all_start_methods()
         self._context = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
             self._context.set_forkserver_preload(list(preload))
-        self._running: dict[Connection, tuple[str, Any]] = {}
+        self._running: dict[Connection, tuple[str, Any, int]] = {}
 
     def __enter__(self) -> "LocalProcesses":
         return self
 
     def __exit__(self, *_: object) -> None:
         """Tell what still runs to stop, and end what does not in time."""
-        for _, process in self._running.values():
+        for _, process, _ in self._running.values():
             process.terminate()
         end = time.monotonic() + _GRACE_S
-        for connection, (_, process) in self._running.items():
+        for connection, (_, process, _) in self._running.items():
             process.join(max(end - time.monotonic(), 0))
             if process.is_alive():
                 process.kill()
@@ -95,24 +94,28 @@ class LocalProcesses:
             connection.close()
         self._running.clear()
 
-    @property
-    def n_free(self) -> int:
-        """How many more calls can start now."""
-        return self.n_slots - len(self._running)
+    def has_room(self, n_threads: int) -> bool:
+        """Whether a call of so many threads can start now."""
+        if self._n_jobs is not None:
+            return len(self._running) < self._n_jobs
+        busy = sum(threads for *_, threads in self._running.values())
+        return not self._running or busy + n_threads <= (os.cpu_count() or 1)
 
-    def start(self, key: str, function: Callable[..., Any], *arguments: Any, gpu: bool) -> None:
+    def start(
+        self, key: str, function: Callable[..., Any], *arguments: Any, n_threads: int, gpu: bool
+    ) -> None:
         """Call ``function(*arguments, report=...)``; ``report(x)`` is true once it shall stop."""
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, function, arguments))
         process.start()
         theirs.close()
-        self._running[ours] = key, process
+        self._running[ours] = key, process, n_threads
 
     def wait(self, timeout: float) -> list[Event]:
         """What came within ``timeout`` seconds."""
         events = []
         for connection in wait_for(list(self._running), timeout):
-            key, process = self._running[connection]
+            key, process, _ = self._running[connection]
             try:
                 kind, value = connection.recv()
             except (EOFError, OSError):
@@ -129,11 +132,9 @@ class LocalProcesses:
 class RayTasks:
     """The same on a Ray cluster, by cores and GPUs; the folder of the run must be shared by all."""
 
-    def __init__(self, n_jobs: int | None, n_threads: int, preload: tuple[str, ...] = ()):
+    def __init__(self, n_jobs: int | None, preload: tuple[str, ...] = ()):
         self._ray = _connected_ray()
-        there = self._ray.cluster_resources()
-        self.n_slots = n_jobs or max(int(there.get("GPU", 0)), int(there["CPU"]) // n_threads, 1)
-        self._n_threads = n_threads
+        self._n_jobs = n_jobs
         self._running: dict[Any, str] = {}
 
     def __enter__(self) -> "RayTasks":
@@ -144,14 +145,17 @@ class RayTasks:
             self._ray.cancel(reference, force=True)
         self._running.clear()
 
-    @property
-    def n_free(self) -> int:
-        """How many more calls can start now."""
-        return self.n_slots - len(self._running)
+    def has_room(self, n_threads: int) -> bool:
+        """Whether Ray shall be asked for a call of so many threads now."""
+        there = self._ray.cluster_resources()
+        n_there = max(int(there.get("GPU", 0)), int(there["CPU"]) // n_threads, 1)
+        return len(self._running) < (self._n_jobs or n_there)
 
-    def start(self, key: str, function: Callable[..., Any], *arguments: Any, gpu: bool) -> None:
+    def start(
+        self, key: str, function: Callable[..., Any], *arguments: Any, n_threads: int, gpu: bool
+    ) -> None:
         """Queue the call; Ray starts it where there are cores, and a GPU if it needs one."""
-        options = {"num_cpus": self._n_threads, "num_gpus": int(gpu), "max_retries": 0}
+        options = {"num_cpus": n_threads, "num_gpus": int(gpu), "max_retries": 0}
         task = self._ray.remote(**options)(function)
         self._running[task.remote(*arguments)] = key
 
@@ -172,11 +176,11 @@ class RayTasks:
 
 
 def processes_of(
-    engine: str, n_jobs: int | None, n_threads: int, preload: tuple[str, ...] = ()
+    engine: str, n_jobs: int | None, preload: tuple[str, ...] = ()
 ) -> LocalProcesses | RayTasks:
     """The engine by name."""
     kind = LocalProcesses if engine == "local" else RayTasks
-    return kind(n_jobs, n_threads, preload)
+    return kind(n_jobs, preload)
 
 
 def _work(connection, function, arguments):

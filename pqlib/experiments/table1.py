@@ -89,7 +89,6 @@ def sweep(
             tell(configs[key], "kept", records[key])
         waiting = collections.deque(key for key in configs if key not in records)
         attempts: collections.Counter[str] = collections.Counter()
-        n_threads = max((c.settings.n_threads for c in configs.values()), default=1)
 
         def ended(key, record):
             """Keep a record that no worker kept."""
@@ -106,16 +105,19 @@ def sweep(
             attempts[key] += 1
             tell(config, "started", attempts[key])
             options = checkpoint_seconds, commands.get(key, "")
-            gpu = config.device.startswith("cuda")
-            workers.start(key, work, config, folder.absolute(), *options, gpu=gpu)
+            place = {
+                "n_threads": config.settings.n_threads,
+                "gpu": config.device.startswith("cuda"),
+            }
+            workers.start(key, work, config, folder.absolute(), *options, **place)
 
         if not waiting:
             return records
         preload = ("pqlib.experiments.finetune_run", "sklearn.datasets")
-        with processes_of(engine, n_jobs, n_threads, preload) as workers:
+        with processes_of(engine, n_jobs, preload) as workers:
             running: set[str] = set()
             while waiting or running:
-                for key in _ready(workers, waiting, configs, records, ended, commands):
+                while key := _next(workers, waiting, configs, records, ended, commands):
                     start(workers, key)
                     running.add(key)
                 for event in workers.wait(1.0) if running else ():
@@ -168,21 +170,26 @@ def _sound(folder, key):
     return weights_are_sound(folder, key)
 
 
-def _ready(workers, waiting, configs, records, ended, commands) -> list[str]:
-    """Take from ``waiting`` what can start now; what lacks its baseline has failed."""
-    ready, later = [], []
-    while waiting and len(ready) < workers.n_free:
+def _next(workers, waiting, configs, records, ended, commands) -> str | None:
+    """Take from ``waiting`` the first that can start now; what lacks its baseline has failed."""
+    later = []
+    while waiting:
         key = waiting.popleft()
-        baseline = records.get(configs[key].baseline)
-        if configs[key].baseline is None or (baseline and baseline["status"] == "done"):
-            ready.append(key)
-        elif baseline is not None:
-            reason = f"its baseline {configs[key].baseline} failed: {baseline['reason']}"
-            ended(key, _failed(configs[key], reason, commands))
+        config = configs[key]
+        baseline = records.get(config.baseline)
+        if config.baseline is None or (baseline and baseline["status"] == "done"):
+            if workers.has_room(config.settings.n_threads):
+                waiting.extendleft(reversed(later))
+                return key
+            waiting.appendleft(key)
+            break
+        if baseline is not None:
+            reason = f"its baseline {config.baseline} failed: {baseline['reason']}"
+            ended(key, _failed(config, reason, commands))
         else:
             later.append(key)
     waiting.extendleft(reversed(later))
-    return ready
+    return None
 
 
 def _failed(config, reason, commands):

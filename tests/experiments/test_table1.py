@@ -274,6 +274,31 @@ def test_a_row_and_no_deletion_yet(here):
     assert not leftover.exists()
 
 
+def test_runs_at_a_time_are_as_many_as_the_cores_have_threads_for(here, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+    def baseline(seed, n_threads):
+        settings = dataclasses.replace(CONFIG.settings, seed=seed, n_threads=n_threads)
+        return dataclasses.replace(CONFIG, settings=settings)
+
+    wide, other = baseline(0, 2), baseline(1, 2)
+    narrow = [compressed("post_training_prune", bits) for bits in (2, 4)]
+    narrow = [dataclasses.replace(config, baseline=wide.hash) for config in narrow]
+    running, seen = set(), []
+
+    def on_event(config, kind, value):
+        if kind == "started":
+            running.add(config)
+            seen.append(set(running))
+        elif kind in ("done", "failed"):
+            running.discard(config)
+
+    records = table1.sweep([wide, other, *narrow], here, on_event=on_event)
+    assert {record["status"] for record in records.values()} == {"done"}
+    assert seen[:3] == [{wide}, {other}, {narrow[0]}]
+    assert seen[3] <= set(narrow)  # beside the first, unless that was done at once
+
+
 def test_a_second_sweep_on_a_folder_is_refused(here):
     with (
         Ledger(here, table1.CONFIG),
