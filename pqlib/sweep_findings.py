@@ -245,21 +245,32 @@ def spared_effects(*tables: pd.DataFrame) -> dict[str, str]:
     Returns
     -------
     dict
-        ``effects``: points by network and budget; ``effect_verdicts``: in how many of the cells
-        the verdict of the authors' default is another than that of the fair comparison;
-        ``effect_bits``: how many bits per weight that default spends more, at most.
+        ``effect_networks``: each with its value before compression; ``effects``: points by network
+        and budget; ``effect_verdicts``: in how many of the cells the verdict of the authors'
+        default is another than that of the fair comparison; ``effect_bits``: how many bits per
+        weight that default spends more, at most; ``effect_rates``: where another learning rate was
+        best once both layers were spared.
     """
     effects: dict[str, dict[int, str]] = {}
+    whole: dict[str, str] = {}
+    apart: dict[str, list[int]] = {}
     changed, beyond = [], [0.0]
     for model, n_bits, rows in _with_spared(tables):
         beyond += [*(rows["bits_quantization"] - rows["bits_pruning"])]
         effects.setdefault(NAMES[model], {})[n_bits] = spared_words(rows)["spared_effect"]
         fair, authors, _ = (rows.loc[comparison, "winner"] for comparison in SPARED)
         changed.append(fair != authors)
+        whole[NAMES[model]] = f"{rows['fp_value'].mean():.1f} %"
+        for method in METHODS:
+            alike, _, both = (str(rates).split()[0] for rates in rows[f"rate_{method}"])
+            if float(alike) != float(both):
+                apart.setdefault(f"{method} of {NAMES[model]}", []).append(n_bits)
     return {
+        "effect_networks": _listed([f"{k} ({value})" for k, value in whole.items()] or [""]),
         "effects": "; ".join(f"{name} {by_bits(texts, '; ')}" for name, texts in effects.items()),
         "effect_verdicts": f"{sum(changed)} of {len(changed)}",
         "effect_bits": f"{max(beyond):.2f}",
+        "effect_rates": _listed([f"{k} at {bits_phrase(v)}" for k, v in apart.items()] or ["none"]),
     }
 
 

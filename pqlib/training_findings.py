@@ -26,6 +26,7 @@ NAMES = {
     "cifar_resnet32": "ResNet-32",
 }
 PAPER, OURS, PUBLISHED = "paper_table1", "table1_small_data", "cifar_resnets"
+TWO_LAYERS = "mobilenet_v2_spared"  # with and without the first and the last layer spared
 FINE_TUNED, POST_TRAINING = "fine-tuned", "post-training"
 METHODS_OF_RUNS = {  # by that of a record: the method in words, and when it compresses
     "lsq": ("quantization", FINE_TUNED),
@@ -52,7 +53,7 @@ def read_table(name: str, folder: str) -> pd.DataFrame | None:
     Parameters
     ----------
     name : str
-        `PAPER`; `OURS` or `PUBLISHED`, as `pqlib.table1_leads.leads` makes them; or
+        `PAPER`; `OURS`, `PUBLISHED` or `TWO_LAYERS`, as `pqlib.table1_leads.leads` makes them; or
         `pqlib.simple_models.TABLE`.
     folder : str
         "" for none.

@@ -180,10 +180,22 @@ def test_what_sparing_two_layers_does():
         "ResNet-20 +1.0 points for quantization and −1.0 for pruning at 2 bits; "
         "−1.0 points for quantization and −1.0 for pruning at 4 bits"
     )
+    assert said["effect_networks"] == "ResNet-20 (92.0 %)"
     assert said["effect_verdicts"] == "1 of 2"  # at 4 bits a tie becomes a lead
     shown = sweep_findings.spared_columns(table, other)
     assert shown["bits"] == [2] * 3 + [4] * 3 and set(shown["network"]) == {"ResNet-20"}
     assert shown["comparison"] == [*SPARED] * 2 and shown["seeds"] == [1] * 6
     assert said["effect_bits"] == "1.00" and "bits, quantization" not in shown  # 3.0 beside 2
     assert shown["pruning"] == [80.0, 80.0, 79.0] * 2
+    whole = [
+        sweep_of({2: (1.0,)}, model="mobilenet_v2", fp_value=80.0, comparison=name)
+        for name in SPARED
+    ]
+    said = sweep_findings.spared_effects(table, pd.concat(whole))
+    assert said["effect_networks"] == "ResNet-20 (92.0 %) and MobileNet-V2 (80.0 %)"
+    assert said["effect_rates"] == "none"
+    whole[2] = whole[2].assign(rate_pruning=0.01)
+    said = sweep_findings.spared_effects(table, pd.concat(whole))
+    assert said["effect_rates"] == "pruning of MobileNet-V2 at 2 bits"
+    assert sweep_findings.spared_effects(other)["effect_networks"] == ""
     assert len(sweep_findings.swept(table)) == 3 and fair in set(table["comparison"])
