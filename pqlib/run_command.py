@@ -133,7 +133,7 @@ TRAINING = (  # what `CHANGES` names, for every experiment that trains networks
     click.option("--n-threads", type=int, help="Of each run; other numbers give other bits."),
     click.option(
         "--baseline-threads",
-        type=int,
+        type=click.IntRange(1),
         help="Of the baselines' training, for which all other runs of a network wait.",
     ),
     click.option("--n-workers", type=int, help="Processes beside each run that read images."),

@@ -65,7 +65,7 @@ class LocalProcesses:
     Parameters
     ----------
     n_jobs : int, optional
-        Processes at a time; by default as many as the cores have threads for, at least one.
+        Processes at a time; by default as many as there are cores for their threads, at least one.
     preload : tuple of str
         Modules that all calls need, imported once.
     """
