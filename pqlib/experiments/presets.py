@@ -93,7 +93,7 @@ def _smoke(model):
 
 
 _LAPTOP = {  # epochs and rate of the baseline's training, then epochs and rate of the fine-tuning
-    "vit_small": (15, 3e-4, 4, 1e-4),
+    "vit_small": (15, 1e-4, 4, 3e-5),
     "resnet50": (15, 0.004, 4, 0.004),
     "efficientnet_lite0": (15, 0.005, 4, 0.01),
     "deeplab_v3_mobilenet_v2": (20, 0.02, 4, 0.01),
@@ -112,7 +112,7 @@ def _laptop(model):
         "scenes:800" if detects else "scenes:2500" if segments else "scenes:5600",
         Settings(
             epochs,
-            16 if segments or detects else 64,
+            16 if transformer or segments or detects else 64,
             rate,
             optimizer,
             weight_decay=1e-4 if model not in TABLE4 else TABLE4[model].weight_decay,
@@ -128,7 +128,7 @@ def _laptop(model):
 def _gpu(model):
     """One GPU, a day: larger images, Table 4's epochs."""
     laptop = _laptop(model)
-    wide = {"vit_small": 2, "deeplab_v3_mobilenet_v2": 4, "efficientdet": 4}.get(model, 4)
+    wide = {"vit_small": 8, "deeplab_v3_mobilenet_v2": 4, "efficientdet": 4}.get(model, 4)
     size = {"deeplab_v3_mobilenet_v2": 256, "efficientdet": 320}.get(model, 64)
     deterministic = model not in ("deeplab_v3_mobilenet_v2", "efficientdet")  # CUDA has no such
     options: dict[str, Any] = {"n_workers": 8, "deterministic": deterministic}
