@@ -258,7 +258,7 @@ def _lite0(n_classes, size):
     return library("timm").create_model("tf_efficientnet_lite0", num_classes=n_classes)
 
 
-_FEW_TOKENS = 64  # so few take longer in torch's fused attention, in bf16 on a CPU (seen at 17)
+_FEW_TOKENS = 64  # so few take longer in torch's fused attention, in bf16 on a CPU
 
 
 def _vit(n_classes, size, patch):
