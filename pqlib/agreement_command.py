@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pqlib.agreement_findings import MEASURED, ORIGINAL
 from pqlib.option_types import Bits
 
 _ALL_BITS = [2, 3, 4, 5, 6, 7, 8]  # the default, which the printed command leaves out
@@ -18,6 +19,11 @@ _ALL_BITS = [2, 3, 4, 5, 6, 7, 8]  # the default, which the printed command leav
 @click.option("--n-images", type=int, help="Draw so many; by default all, or 32 crops.")
 @click.option("--bits", type=Bits(), default="2-8", show_default=True)
 @click.option("--keep-first-last", is_flag=True, help="Leave the first and the last layer 8 bits.")
+@click.option(
+    "--measure-batch-norm",
+    is_flag=True,
+    help="Measure batch norm's statistics again on the images, for each compressed network.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
 @click.option(
     "--out",
@@ -26,7 +32,7 @@ _ALL_BITS = [2, 3, 4, 5, 6, 7, 8]  # the default, which the printed command leav
     show_default=True,
     help="The table; it holds all rows so far whenever the command ends.",
 )
-def agreement(model, weights, images, n_images, bits, keep_first_last, seed, out):
+def agreement(model, **options):
     """Compress MODEL without training and compare its answers with those it gave before.
 
     \b
@@ -36,18 +42,21 @@ def agreement(model, weights, images, n_images, bits, keep_first_last, seed, out
     All convolutions and linear layers are quantized, at the MSE-optimal scale of each, or pruned to
     the same size. A row per method and budget tells how many images keep their largest logit, and
     the SNR of the logits, with 95 % intervals. Labels are not needed and accuracy is not claimed.
+    With --measure-batch-norm, a network with batch norm may adapt to its new weights as far as a
+    look at the same images allows.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _run(model, weights, images, n_images, bits, keep_first_last, seed, out)
+        _run(model, **options)
     except (ValueError, TypeError, OSError, ModuleNotFoundError, RuntimeError) as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
-        raise click.ClickException(f"interrupted; {out} has the rows that were done") from None
-    click.echo(f"table in {out}")
+        done = f"interrupted; {options['out']} has the rows that were done"
+        raise click.ClickException(done) from None
+    click.echo(f"table in {options['out']}")
 
 
-def _run(model, weights, images, n_images, bits, keep_first_last, seed, out):
+def _run(model, weights, images, n_images, bits, keep_first_last, measure_batch_norm, seed, out):
     import os.path
 
     import pandas as pd
@@ -66,9 +75,11 @@ def _run(model, weights, images, n_images, bits, keep_first_last, seed, out):
         words += [f"--{name}", str(value)] if value is not None else []
     words += ["--bits", ",".join(map(str, bits))] if bits != _ALL_BITS else []
     words += ["--keep-first-last"] if keep_first_last else []
+    words += ["--measure-batch-norm"] if measure_batch_norm else []
     words += ["--seed", str(seed)] if seed else []
     made = made_with("cpu") | {"command": shlex.join(words)}
     named = {"model": model, "images": images or "photographs"}
+    named["batch_norm"] = MEASURED if measure_batch_norm else ORIGINAL
     rows = []
 
     def on_row(row):
@@ -82,6 +93,7 @@ def _run(model, weights, images, n_images, bits, keep_first_last, seed, out):
         pictures,
         bits,
         keep_first_last=keep_first_last,
+        measure_batch_norm=measure_batch_norm,
         seed=seed,
         on_row=on_row,
     )

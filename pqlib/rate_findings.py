@@ -12,9 +12,14 @@ METHODS = "quantization", "pruning"
 
 
 def chosen_words(cells: pd.DataFrame, method: str) -> str:
-    """The rates chosen for a method, by budget: "0.01 at 2 and 4 bits, 0.003 at 8 bits"."""
+    """The rates chosen for a method, by budget: "0.01 at 2 and 4 bits, 0.003 at 8 bits".
+
+    Budgets at which a single rate was tried took it over from another and are left out, unless
+    there are no others.
+    """
     chosen = {}
-    for n_bits, rows in cells.groupby("n_bits"):
+    several = cells[f"tried_{method}"].map(lambda text: len(_numbers(text)) > 1)
+    for n_bits, rows in (cells[several] if several.any() else cells).groupby("n_bits"):
         rates = {rate for text in rows[f"rate_{method}"] for rate in _numbers(text)}
         chosen[int(n_bits)] = " or ".join(f"{rate:.2g}" for rate in sorted(rates, reverse=True))
     return by_bits(chosen)

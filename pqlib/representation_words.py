@@ -13,6 +13,8 @@ from pqlib.representation_findings import (
     change_words,
     changes,
     claim_words,
+    difference_words,
+    differences,
     final_epoch,
     last_layer_moves,
     last_layer_words,
@@ -142,6 +144,27 @@ def trend_words(found: pd.DataFrame) -> dict[str, str]:
         for key, method in _SHORT.items():
             words[f"{key}_{short}"] = verdict_words(found, method, measure)
     return words
+
+
+def beside_words(table: pd.DataFrame, **draws: int) -> dict[str, str]:
+    """How much closer layers come under quantization than under pruning, by SNR.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `pqlib run representations`.
+    **draws : int
+        ``n_draws`` and ``seed`` of `pqlib.representation_findings.differences`.
+
+    Returns
+    -------
+    dict
+        ``beside_prune`` and ``beside_once``: than under pruning by the schedule, and at once.
+    """
+    return {
+        f"beside_{key}": difference_words(differences(table, _SHORT[key], **draws), "sqnr_db")
+        for key in ("prune", "once")
+    }
 
 
 def trends_table(found: pd.DataFrame) -> dict[str, list]:

@@ -14,20 +14,19 @@ from pqlib.training_findings import (
     FINE_TUNED,
     NAMES,
     POST_TRAINING,
-    SPARED,
     ahead_words,
     count_words,
     exceptions,
     lead_by_bits,
 )
-from pqlib.training_words import lead_words, spared_table, spared_words
-from pqlib.verdicts import bits_phrase, by_bits
+from pqlib.training_words import lead_words
+from pqlib.verdicts import bits_phrase, listed
 
 
 def swept(table: pd.DataFrame) -> pd.DataFrame:
     """The networks of a table of `pqlib.table1_leads.leads` that have fine-tuned cells, in order.
 
-    Cells with layers spared are left to `spared_columns`.
+    Cells with layers spared are left to `pqlib.spared_findings`.
 
     Raises
     ------
@@ -55,24 +54,27 @@ def words(table: pd.DataFrame) -> dict[str, str]:
     Parameters
     ----------
     table : DataFrame
-        Of `pqlib.table1_leads.leads`; networks without fine-tuned runs are left out.
+        Of `pqlib.table1_leads.leads`; of networks without fine-tuned runs only what they are
+        without training is told.
 
     Returns
     -------
     dict
         ``sweep_after``, ``sweep_before``: who is ahead with fine-tuning and without, by network;
         ``sweep_closes``: what becomes of the largest lead without; ``sweep_fp``: what the networks
-        have uncompressed; ``sweep_rates``: the learning rates chosen; ``sweep_spread``: by how much
-        leads differ between seeds, beside the largest lead; ``sweep_seeds``, ``sweep_epochs``,
-        ``sweep_tested``, ``sweep_trained``: how many; ``sweep_missing``: a sentence on networks
-        that have no fine-tuned cell, empty if there are none.
+        have uncompressed; ``sweep_rates``: the learning rates chosen where several were tried,
+        ``sweep_tried``: how many, ``sweep_largest`` and ``sweep_smallest``: where the best was at
+        an end, see `pqlib.rate_findings.ends_words`; ``sweep_spread``: by how much leads differ
+        between seeds, beside the largest lead; ``sweep_seeds``, ``sweep_epochs``, ``sweep_tested``,
+        ``sweep_trained``: how many; ``sweep_missing``: a sentence on networks that have no
+        fine-tuned cell, empty if there are none.
     """
-    known = table["model"].unique()
-    table = swept(table)
-    missing = [NAMES.get(m, m) for m in known if m not in set(table["model"])]
+    whole, table = table[table["comparison"] == ALIKE], swept(table)
+    missing = [NAMES.get(m, m) for m in whole["model"].unique() if m not in set(table["model"])]
+    untrained = whole[whole["when"] == POST_TRAINING].groupby("model", sort=False)
     fine = table[table["when"] == FINE_TUNED]
     by_model = [(NAMES.get(m, m), rows) for m, rows in table.groupby("model", sort=False)]
-    before = [(name, rows) for name, rows in by_model if (rows["when"] == POST_TRAINING).any()]
+    ends = ends_words(fine)
     metric = table["metric"].iloc[0]
     by_seed = [[float(lead) for lead in str(text).split()] for text in fine["lead_by_seed"]]
     spread = max(max(leads) - min(leads) for leads in by_seed)
@@ -80,7 +82,7 @@ def words(table: pd.DataFrame) -> dict[str, str]:
     return {
         "sweep_after": "; ".join(f"for {n} {ahead_words(rows)}" for n, rows in by_model),
         "sweep_before": "; ".join(
-            f"for {name} {ahead_words(rows, POST_TRAINING)}" for name, rows in before
+            f"for {NAMES.get(m, m)} {ahead_words(rows, POST_TRAINING)}" for m, rows in untrained
         )
         or "not run",
         "sweep_closes": _closes(table),
@@ -88,8 +90,9 @@ def words(table: pd.DataFrame) -> dict[str, str]:
             f"{rows['fp_value'].mean():.1f} % {metric} ({name})" for name, rows in by_model
         ),
         "sweep_rates": "; ".join(f"{m} {chosen_words(fine, m)}" for m in METHODS),
+        **{f"sweep_{k.removeprefix('rates_')}": text for k, text in ends.items()},
         "sweep_spread": f"{spread:.1f} points, the largest lead being {_most(fine['lead'])}",
-        "sweep_missing": f"Not fine-tuned yet: {_listed(missing)}." if missing else "",
+        "sweep_missing": f"Not fine-tuned yet: {listed(missing)}." if missing else "",
         "sweep_seeds": "one seed" if seeds == "1" else f"{seeds} seeds",
         "sweep_epochs": _several(fine["epochs"]),
         "sweep_tested": _several(fine["n_test"]),
@@ -138,8 +141,8 @@ def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
     over = {m: int((fine[m] >= fine["fp_value"]).sum()) for m in METHODS}
     return {
         "edition_networks": f"{len(own)} of the {len(MODELS)} networks",
-        "edition_missing": f"Still to be run: {_listed(missing)}." if missing else "",
-        "edition_fp": _listed(
+        "edition_missing": f"Still to be run: {listed(missing)}." if missing else "",
+        "edition_fp": listed(
             f"{NAMES[m]} {rows['fp_value'].mean():.1f} % {rows['metric'].iloc[0]}"
             for m, rows in own.items()
         ),
@@ -215,98 +218,28 @@ def edition_columns(table: pd.DataFrame) -> dict[str, list]:
     return found
 
 
-def spared_columns(*tables: pd.DataFrame) -> dict[str, list]:
-    """Fine-tuned cells that were also run with the first and the last layer spared.
-
-    Parameters
-    ----------
-    *tables : DataFrame
-        Of `pqlib.table1_leads.leads`.
-    """
-    found: dict[str, list] = {"network": [], "bits": [], "seeds": []}
-    for model, n_bits, rows in _with_spared(tables):
-        columns = {k: v for k, v in spared_table(rows).items() if not k.startswith("bits")}
-        found["network"] += [NAMES[model]] * len(rows)
-        found["bits"] += [n_bits] * len(rows)
-        found["seeds"] += [len(str(seeds).split()) for seeds in rows["seeds"]]
-        for name, values in columns.items():
-            found.setdefault(name, []).extend(values)
-    return found
-
-
-def spared_effects(*tables: pd.DataFrame) -> dict[str, str]:
-    """What sparing both layers adds to each method, and who is ahead if one alone spares them.
-
-    Parameters
-    ----------
-    *tables : DataFrame
-        Of `pqlib.table1_leads.leads`.
-
-    Returns
-    -------
-    dict
-        ``effect_networks``: each with its value before compression; ``effects``: points by network
-        and budget; ``effect_verdicts``: in how many of the cells the verdict of the authors'
-        default is another than that of the fair comparison; ``effect_bits``: how many bits per
-        weight that default spends more, at most; ``effect_rates``: where another learning rate was
-        best once both layers were spared.
-    """
-    effects: dict[str, dict[int, str]] = {}
-    whole: dict[str, str] = {}
-    apart: dict[str, list[int]] = {}
-    changed, beyond = [], [0.0]
-    for model, n_bits, rows in _with_spared(tables):
-        beyond += [*(rows["bits_quantization"] - rows["bits_pruning"])]
-        effects.setdefault(NAMES[model], {})[n_bits] = spared_words(rows)["spared_effect"]
-        fair, authors, _ = (rows.loc[comparison, "winner"] for comparison in SPARED)
-        changed.append(fair != authors)
-        whole[NAMES[model]] = f"{rows['fp_value'].mean():.1f} %"
-        for method in METHODS:
-            alike, _, both = (str(rates).split()[0] for rates in rows[f"rate_{method}"])
-            if float(alike) != float(both):
-                apart.setdefault(f"{method} of {NAMES[model]}", []).append(n_bits)
-    return {
-        "effect_networks": _listed([f"{k} ({value})" for k, value in whole.items()] or [""]),
-        "effects": "; ".join(f"{name} {by_bits(texts, '; ')}" for name, texts in effects.items()),
-        "effect_verdicts": f"{sum(changed)} of {len(changed)}",
-        "effect_bits": f"{max(beyond):.2f}",
-        "effect_rates": _listed([f"{k} at {bits_phrase(v)}" for k, v in apart.items()] or ["none"]),
-    }
-
-
-def _with_spared(tables):
-    """Network, budget and its three comparisons, of all cells that have them over the same seeds.
-
-    Seeds differ by as much as sparing layers does: means over different ones say nothing of it.
-    """
-    for table in tables:
-        fine = table[table["when"] == FINE_TUNED]
-        for (model, n_bits), rows in fine.groupby(["model", "n_bits"]):
-            if set(rows["comparison"]) == set(SPARED) and rows["seeds"].nunique() == 1:
-                yield model, int(n_bits), rows.set_index("comparison").loc[[*SPARED]]
-
-
 def _in_paper_order(table):
     order = {model: place for place, model in enumerate(MODELS)}
     return table.sort_values("model", key=lambda models: models.map(order), kind="stable")
 
 
 def _beside(fine, paper):
-    """In how many cells the method ahead is the paper's, cannot be told, or is not the paper's."""
+    """In how many cells the method ahead is the paper's, or is not, or one of us has a tie."""
     both = fine.merge(paper, on=["model", "n_bits"], suffixes=("", "_paper"))
     told = both[both["winner"] != "neither"]
     same = told["winner"] == told["winner_paper"]
-    other = told[~same]
+    tied = told["winner_paper"] == "neither"
+    other = told[~same & ~tied]
     text = (
         f"in {same.sum()} of {len(both)} cells the same method is ahead as in the paper, in "
-        f"{len(both) - len(told)} our test images cannot tell, in {len(other)} the paper has it "
-        "otherwise"
+        f"{len(both) - len(told)} our test images cannot tell, in {tied.sum()} more the paper "
+        f"prints the same value twice, in {len(other)} it has the other method ahead"
     )
     named = [
         f"{NAMES[m]} at {bits_phrase(rows['n_bits'].astype(int).tolist())}"
         for m, rows in other.groupby("model", sort=False)
     ]
-    return text + (f" ({_listed(named)})" if named else "")
+    return text + (f" ({listed(named)})" if named else "")
 
 
 def _grouped(own, say):
@@ -316,12 +249,7 @@ def _grouped(own, say):
         groups.setdefault(say(rows), []).append(NAMES[model])
     if len(groups) == 1:
         return next(iter(groups))
-    return "; ".join(f"{text} ({_listed(names)})" for text, names in groups.items())
-
-
-def _listed(texts):
-    *head, last = texts
-    return f"{', '.join(head)} and {last}" if head else last
+    return "; ".join(f"{text} ({listed(names)})" for text, names in groups.items())
 
 
 def _closes(table):

@@ -1,6 +1,6 @@
 """Verdicts in words, put together from records so that they cannot contradict them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pqlib.comparison import Comparison
 
@@ -12,8 +12,7 @@ def bits_phrase(bits: Sequence[int]) -> str:
         return "no bit-width"
     if len(bits) > 2 and bits == list(range(bits[0], bits[-1] + 1)):
         return f"{bits[0]} to {bits[-1]} bits"
-    *head, last = map(str, bits)
-    return (", ".join(head) + " and " if head else "") + f"{last} bits"
+    return f"{listed(map(str, bits))} bits"
 
 
 def by_bits(texts: Mapping[int, str], separator: str = ", ") -> str:
@@ -22,6 +21,12 @@ def by_bits(texts: Mapping[int, str], separator: str = ", ") -> str:
     for n_bits, text in texts.items():
         groups.setdefault(text, []).append(n_bits)
     return separator.join(f"{text} at {bits_phrase(bits)}" for text, bits in groups.items())
+
+
+def listed(texts: Iterable[str]) -> str:
+    """One or several texts as a list in a sentence: "a, b and c"."""
+    *head, last = texts
+    return f"{', '.join(head)} and {last}" if head else last
 
 
 def winner(low: float, high: float) -> str:

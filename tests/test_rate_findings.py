@@ -11,6 +11,8 @@ def test_rates_chosen_by_budget():
     cells["rate_pruning"] = ["0.03 0.01", "0.01", 0.01]
     assert chosen_words(cells, "quantization") == "0.01 at 2, 4 and 8 bits"
     assert chosen_words(cells, "pruning") == "0.03 or 0.01 at 2 bits, 0.01 at 4 and 8 bits"
+    cells["tried_pruning"] = ["0.01 0.03", "0.01", "0.0033 0.01"]  # taken over at 4 bits
+    assert chosen_words(cells, "pruning") == "0.03 or 0.01 at 2 bits, 0.01 at 8 bits"
 
 
 def test_a_rate_at_the_end_of_those_tried_is_named():

@@ -15,6 +15,8 @@ from pqlib.representation_findings import (
     check_table,
     claim_words,
     count_words,
+    difference_words,
+    differences,
     final_epoch,
     last_layer,
     last_layer_words,
@@ -73,6 +75,27 @@ def test_words_follow_the_table(found, table):
     moves = [findings.last_layer_moves(found, m, "cka") for m in ("lsq", "prune")]
     assert moves == ["goes farther at 2 and 4 bits", "comes closer at 2 and 4 bits"]
     assert last_layer(table) == "conv2"
+
+
+def test_the_methods_themselves_layer_by_layer(table):
+    found = differences(table, n_draws=500)
+    rows = found[found["measure"] == "sqnr_db"].set_index("n_bits")
+    assert rows.loc[2, "difference"] == pytest.approx(np.mean([-9, -11, -13, -6]))
+    assert -13 <= rows.loc[2, "low"] < -9.75 < rows.loc[2, "high"] <= -6
+    assert rows.loc[4, "difference"] == pytest.approx(np.mean([-5, 2, -6, 3]))
+    assert rows.loc[4, "low"] < 0 < rows.loc[4, "high"]
+    said = difference_words(found, "sqnr_db")
+    assert said.startswith("−9.8 dB (−") and said.endswith(" at 4 bits")
+    assert len(differences(made(PAPER, seeds=(0, 1)), "prune_at_once", n_draws=9)) == 4
+    alone = differences(table[table["method"] == "lsq"])
+    assert alone.empty and difference_words(alone, "cka") == "not run"
+
+
+def test_a_layer_is_paired_with_itself():
+    apart = {("lsq", 2): ((5, 5, 5, 5), (1, 3, 5, 7)), ("prune", 2): ((5, 5, 5, 5), (0, 2, 4, 6))}
+    found = differences(made(apart), n_draws=200)
+    assert found["difference"].tolist() == pytest.approx([1.0, 0.01])
+    assert (found["high"] - found["low"]).max() < 1e-9  # although changes differ by six
 
 
 def test_the_claim(found):

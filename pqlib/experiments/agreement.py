@@ -11,6 +11,7 @@ from torch import nn
 
 from pqlib._validation import check_integer
 from pqlib.grids import MAX_BITS
+from pqlib.training.batch_norm import reestimate
 from pqlib.training.compression import post_training
 from pqlib.training.tasks import evaluating
 
@@ -25,6 +26,7 @@ def agreement(
     bits: Sequence[int] = tuple(range(2, 9)),
     *,
     keep_first_last: bool = False,
+    measure_batch_norm: bool = False,
     seed: int = 0,
     on_row: Callable[[dict], None] | None = None,
 ) -> pd.DataFrame:
@@ -39,6 +41,9 @@ def agreement(
     bits : sequence of int, 2..16
     keep_first_last : bool, default False
         See `pqlib.training.compression.compress`.
+    measure_batch_norm : bool, default False
+        Measure batch norm again on ``images``, for each compressed network, see
+        `pqlib.training.batch_norm.reestimate`. By default it keeps the original's statistics.
     seed : int, default 0
         Of the bootstrap.
     on_row : callable, optional
@@ -61,9 +66,9 @@ def agreement(
 
     Notes
     -----
-    Nothing is fitted to the images: scales are MSE-optimal for the weights, masks go by magnitude,
-    and batch norm keeps the statistics of the original network. Both intervals take the images for
-    independent; crops of one photograph are not.
+    Unless batch norm is measured on them, nothing is fitted to the images: scales are MSE-optimal
+    for the weights, and masks go by magnitude. Both intervals take the images for independent;
+    crops of one photograph are not.
 
     Examples
     --------
@@ -90,6 +95,8 @@ def agreement(
             compression = post_training(compressed, method, n_bits, keep_first_last=keep_first_last)
             spent = compression.bits_per_weight()
             compression.bake()
+            if measure_batch_norm:
+                reestimate(compressed, images)
             found = _logits(compressed, images)
             if found.shape != original.shape:
                 raise ValueError(

@@ -49,6 +49,21 @@ def test_a_linear_network_by_hand(linear, images, n_bits):
     assert np.array_equal(linear.weight.detach().numpy(), weight.astype(np.float32))
 
 
+def test_batch_norm_measured_again_by_hand(linear, images):
+    network = torch.nn.Sequential(linear, torch.nn.BatchNorm1d(5, affine=False)).eval()
+    network[1].running_mean += 3.0  # what the network was trained on was different
+    x = images[0].numpy().astype(float)
+    weight = linear.weight.detach().numpy().astype(float)
+    kept = x @ (weight * magnitude_mask(weight, 3 / 4)).T
+    own = (kept - kept.mean(axis=0)) / np.sqrt(kept.var(axis=0, ddof=1) + 1e-5)
+    original = (x @ weight.T - 3.0) / math.sqrt(1 + 1e-5)
+    row = agreement(network, images[:1], (4,), measure_batch_norm=True).iloc[1]
+    wanted = 10 * math.log10((original**2).sum() / ((own - original) ** 2).sum())
+    assert row["logit_snr_db"] == pytest.approx(wanted, abs=1e-3)
+    assert row["agreement"] == pytest.approx(100 * np.mean(own.argmax(1) == original.argmax(1)))
+    assert (network[1].running_mean == 3.0).all()
+
+
 def test_intervals_are_wilsons_and_the_bootstraps(linear, images):
     row = agreement(linear, images, (3,)).iloc[0]
     n, p, z = 40, row["agreement"] / 100, 1.959963984540054
@@ -124,9 +139,16 @@ def test_the_command_writes_what_the_function_gives(tiny, tmp_path):
     images = open_images(n_images=6, preprocessing=opened.preprocessing)
     wanted = agreement(opened.module, images, (2, 8))
     pd.testing.assert_frame_equal(table[list(wanted.columns)], wanted, rtol=1e-12)
-    made = {"model", "images", "hardware", "versions", "commit", "command"}
+    made = {"model", "images", "batch_norm", "hardware", "versions", "commit", "command"}
     assert made <= {*table.columns} and (table["images"] == "photographs").all()
     assert table["command"][0] == f"pqlib run agreement {tiny} --n-images 6 --bits 2,8"
+    again = ["--n-images", "6", "--bits", "2,8", "--measure-batch-norm", "--out", "again.csv"]
+    done = CliRunner().invoke(main, ["run", "agreement", tiny, *again])
+    assert done.exit_code == 0, done.output
+    other = pd.read_csv(tmp_path / "again.csv")
+    assert (*table["batch_norm"][:1], *other["batch_norm"][:1]) == ("original", "measured again")
+    assert other["command"][0].endswith("--bits 2,8 --measure-batch-norm")
+    pd.testing.assert_frame_equal(other[[*wanted.columns]], wanted)  # it has no batch norm
 
 
 def test_an_interrupted_command_keeps_its_rows(tiny, tmp_path, monkeypatch):

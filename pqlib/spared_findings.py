@@ -1,0 +1,86 @@
+"""The first and the last layer spared or not, in cells of a sweep: words and columns.
+
+Its tables are those of `pqlib.table1_leads.leads`.
+"""
+
+import pandas as pd
+
+from pqlib.rate_findings import METHODS
+from pqlib.training_findings import FINE_TUNED, NAMES, SPARED
+from pqlib.training_words import spared_table, spared_words
+from pqlib.verdicts import bits_phrase, by_bits, listed
+
+
+def columns(*tables: pd.DataFrame) -> dict[str, list]:
+    """Fine-tuned cells that were also run with the first and the last layer spared.
+
+    Parameters
+    ----------
+    *tables : DataFrame
+        Of `pqlib.table1_leads.leads`.
+    """
+    found: dict[str, list] = {"network": [], "bits": [], "seeds": []}
+    for model, n_bits, rows in _with_spared(tables):
+        columns = {k: v for k, v in spared_table(rows).items() if not k.startswith("bits")}
+        found["network"] += [NAMES[model]] * len(rows)
+        found["bits"] += [n_bits] * len(rows)
+        found["seeds"] += [len(str(seeds).split()) for seeds in rows["seeds"]]
+        for name, values in columns.items():
+            found.setdefault(name, []).extend(values)
+    return found
+
+
+def effects(*tables: pd.DataFrame) -> dict[str, str]:
+    """What sparing both layers adds to each method, and who is ahead if one alone spares them.
+
+    Parameters
+    ----------
+    *tables : DataFrame
+        Of `pqlib.table1_leads.leads`.
+
+    Returns
+    -------
+    dict
+        ``effect_networks``: each with its value before compression; ``effects``: points by network
+        and budget; ``effect_alike``, ``effect_both``: in how many cells the verdict of the authors'
+        default is another than with all layers treated alike, and than with both spared in both
+        methods; ``effect_bits``: how many bits per weight that default spends more, at most;
+        ``effect_rates``: where another learning rate was best once both layers were spared, of
+        cells for which several were tried.
+    """
+    found: dict[str, dict[int, str]] = {}
+    whole: dict[str, str] = {}
+    apart: dict[str, list[int]] = {}
+    alike, both, beyond = [], [], [0.0]
+    for model, n_bits, rows in _with_spared(tables):
+        beyond += [*(rows["bits_quantization"] - rows["bits_pruning"])]
+        found.setdefault(NAMES[model], {})[n_bits] = spared_words(rows)["spared_effect"]
+        fair, authors, spared = (rows.loc[comparison, "winner"] for comparison in SPARED)
+        alike.append(fair != authors)
+        both.append(spared != authors)
+        whole[NAMES[model]] = f"{rows['fp_value'].mean():.1f} %"
+        for method in METHODS:
+            tried = rows[f"tried_{method}"].map(lambda text: len(str(text).split()))
+            first, _, last = (float(str(rates).split()[0]) for rates in rows[f"rate_{method}"])
+            if tried.min() > 1 and first != last:
+                apart.setdefault(f"{method} of {NAMES[model]}", []).append(n_bits)
+    return {
+        "effect_networks": listed([f"{k} ({value})" for k, value in whole.items()] or [""]),
+        "effects": "; ".join(f"{name} {by_bits(texts, '; ')}" for name, texts in found.items()),
+        "effect_alike": f"{sum(alike)} of {len(alike)}",
+        "effect_both": f"{sum(both)} of {len(both)}",
+        "effect_bits": f"{max(beyond):.2f}",
+        "effect_rates": listed([f"{k} at {bits_phrase(v)}" for k, v in apart.items()] or ["none"]),
+    }
+
+
+def _with_spared(tables):
+    """Network, budget and its three comparisons, of all cells that have them over the same seeds.
+
+    Seeds differ by as much as sparing layers does: means over different ones say nothing of it.
+    """
+    for table in tables:
+        fine = table[table["when"] == FINE_TUNED]
+        for (model, n_bits), rows in fine.groupby(["model", "n_bits"]):
+            if set(rows["comparison"]) == set(SPARED) and rows["seeds"].nunique() == 1:
+                yield model, int(n_bits), rows.set_index("comparison").loc[[*SPARED]]
