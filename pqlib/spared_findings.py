@@ -3,11 +3,13 @@
 Its tables are those of `pqlib.table1_leads.leads`.
 """
 
+import math
+
 import pandas as pd
 
 from pqlib.rate_findings import METHODS
 from pqlib.training_findings import FINE_TUNED, NAMES, SPARED
-from pqlib.training_words import spared_table, spared_words
+from pqlib.training_words import lead_words, spared_table
 from pqlib.verdicts import bits_phrase, by_bits, listed
 
 
@@ -42,11 +44,11 @@ def effects(*tables: pd.DataFrame) -> dict[str, str]:
     -------
     dict
         ``effect_networks``: each with its value before compression; ``effects``: points by network
-        and budget; ``effect_alike``, ``effect_both``: in how many cells the verdict of the authors'
-        default is another than with all layers treated alike, and than with both spared in both
-        methods; ``effect_bits``: how many bits per weight that default spends more, at most;
-        ``effect_rates``: where another learning rate was best once both layers were spared, of
-        cells for which several were tried.
+        and budget, with their intervals; ``effect_alike``, ``effect_both``: in how many cells the
+        verdict of the authors' default is another than with all layers treated alike, and than with
+        both spared in both methods; ``effect_bits``: how many bits per weight that default spends
+        more, at most; ``effect_rates``: where another learning rate was best once both layers were
+        spared, of cells for which several were tried.
     """
     found: dict[str, dict[int, str]] = {}
     whole: dict[str, str] = {}
@@ -54,7 +56,7 @@ def effects(*tables: pd.DataFrame) -> dict[str, str]:
     alike, both, beyond = [], [], [0.0]
     for model, n_bits, rows in _with_spared(tables):
         beyond += [*(rows["bits_quantization"] - rows["bits_pruning"])]
-        found.setdefault(NAMES[model], {})[n_bits] = spared_words(rows)["spared_effect"]
+        found.setdefault(NAMES[model], {})[n_bits] = _gains(rows.loc[[*SPARED][-1]])
         fair, authors, spared = (rows.loc[comparison, "winner"] for comparison in SPARED)
         alike.append(fair != authors)
         both.append(spared != authors)
@@ -72,6 +74,17 @@ def effects(*tables: pd.DataFrame) -> dict[str, str]:
         "effect_bits": f"{max(beyond):.2f}",
         "effect_rates": listed([f"{k} at {bits_phrase(v)}" for k, v in apart.items()] or ["none"]),
     }
+
+
+def _gains(row):
+    """What sparing adds: "+1.0 (0.2 to 1.9) for quantization and ..."."""
+    said = []
+    for method in METHODS:
+        gain = {"lead": row.get(f"gain_{method}", math.nan)}
+        gain |= {end: row.get(f"gain_{end}_{method}") for end in ("low", "high")}
+        known = not math.isnan(gain["lead"])
+        said.append(f"{lead_words(gain) if known else 'from other weights, unknown'} for {method}")
+    return " and ".join(said)
 
 
 def _with_spared(tables):

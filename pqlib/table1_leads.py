@@ -12,7 +12,7 @@ from pqlib._validation import check_integer
 from pqlib.experiments.ledger import Ledger
 from pqlib.experiments.rate_choice import best_of
 from pqlib.experiments.table1 import CONFIG, RESULTS
-from pqlib.training_findings import METHODS_OF_RUNS, SPARED, per_image
+from pqlib.training_findings import ALIKE, METHODS_OF_RUNS, SPARED, per_image
 from pqlib.verdicts import winner
 
 N_DRAWS = 1000
@@ -57,7 +57,10 @@ def leads(
         ``lead_by_seed``; of the uncompressed network ``fp_value`` on the same images, and epochs
         and images of its training (``fp_epochs``, ``fp_n_train``; of the first seed); and for each
         method the bits per weight that are spent (``bits_...``), the learning rates tried (of
-        all seeds, ascending), and the chosen runs' learning rates, hashes and commands.
+        all seeds, ascending), and the chosen runs' learning rates, hashes and commands. Where both
+        methods spare two layers and were also run without, over the same seeds and from the same
+        weights, ``gain_...`` is what that adds to each, in points, and ``gain_low_...`` to
+        ``gain_high_...`` its interval, of the same kind as the lead's.
     left_out : list of str
         Cells that lack a finished run of one of the methods, and seeds of which the runs started
         from different trainings of the baseline, in words.
@@ -96,6 +99,7 @@ def leads(
     rows, left_out = [], []
     for key, runs in cells.items():
         when, fields = json.loads(key)
+        alike = None  # the row of this cell with all layers treated alike, and its chosen runs
         for comparison, spared in SPARED.items():
             sides = {m: runs.get((m, spared[m]), {}) for m in _SIDES}
             name = f"{fields['model']} {fields['n_bits']} bits, {when}"
@@ -110,9 +114,14 @@ def leads(
                 left_out += [] if both else _lacking(name, sides, spared)
                 continue
             tried = {m: [by_seed[s] for s in usable] for m, by_seed in sides.items()}
-            baseline = records.get(tried[_SIDES[0]][0][0]["baseline"], {})
+            chosen = {m: [best_of(records) for records in by_seed] for m, by_seed in tried.items()}
+            baseline = records.get(chosen[_SIDES[0]][0]["baseline"], {})
             row = {"comparison": comparison, "when": when}
-            row |= _row(folder, usable, tried, baseline, n_draws, seed)
+            row |= _row(folder, usable, tried, chosen, baseline, n_draws, seed)
+            if comparison == ALIKE:
+                alike = chosen
+            elif all(spared.values()) and alike is not None:
+                row |= _gains(folder, chosen, alike, n_draws, seed)
             rows.append(row)
             if on_row is not None:
                 on_row(row)
@@ -188,17 +197,37 @@ def _lacking(name, sides, spared):
     return [f"{name}: " + (f"no {' and '.join(absent)}" if absent else "no seed in common")]
 
 
-def _row(folder, seeds, tried, baseline, n_draws, seed) -> dict[str, Any]:
+def _interval(folder, firsts, seconds, n_draws, seed) -> tuple[float, float]:
+    """`lead_interval` of runs over others, seed by seed."""
     from pqlib.training.models import normalization_of
     from pqlib.training.tasks import task_class
 
-    chosen = {m: [best_of(records) for records in by_seed] for m, by_seed in tried.items()}
+    run = firsts[0]
+    normalization = normalization_of(run["model"], run["variant"])
+    size = tuple(np.broadcast_to(run["size"], 2).tolist())
+    task = task_class(run["task"])(1, size, normalization)  # for its score alone
+    images = ([per_image(folder, r["hash"]) for r in runs] for runs in (firsts, seconds))
+    return lead_interval(task.scores, [*zip(*images, strict=True)], n_draws=n_draws, seed=seed)
+
+
+def _gains(folder, spared, alike, n_draws, seed) -> dict[str, float]:
+    """What sparing two layers adds to each method, if seeds and starts are the same."""
+    found = {}
+    for method, runs in spared.items():
+        others = alike[method]
+        keys = [[(r["seed"], r.get("baseline_fingerprint")) for r in of] for of in (runs, others)]
+        if keys[0] == keys[1]:
+            pairs = zip(runs, others, strict=True)
+            gain = float(np.mean([run["value"] - other["value"] for run, other in pairs]))
+            low, high = _interval(folder, runs, others, n_draws, seed)
+            found |= {f"gain_{method}": gain}
+            found |= {f"gain_low_{method}": low, f"gain_high_{method}": high}
+    return found
+
+
+def _row(folder, seeds, tried, chosen, baseline, n_draws, seed) -> dict[str, Any]:
     first = chosen["quantization"][0]
-    normalization = normalization_of(first["model"], first["variant"])
-    size = tuple(np.broadcast_to(first["size"], 2).tolist())
-    task = task_class(first["task"])(1, size, normalization)  # for its score alone
-    images = [[per_image(folder, r["hash"]) for r in chosen[m]] for m in _SIDES]
-    low, high = lead_interval(task.scores, [*zip(*images, strict=True)], n_draws=n_draws, seed=seed)
+    low, high = _interval(folder, *(chosen[m] for m in _SIDES), n_draws, seed)
     values = {m: np.array([r["value"] for r in chosen[m]]) for m in _SIDES}
     by_seed = values["quantization"] - values["pruning"]
     row = {

@@ -8,13 +8,22 @@ from pqlib.sweep_findings import swept
 from pqlib.training_findings import SPARED
 
 
+def gains(quantization, pruning):
+    found = {}
+    for method, gain in (("quantization", quantization), ("pruning", pruning)):
+        found[f"gain_{method}"] = gain
+        found |= {f"gain_low_{method}": gain - 0.5, f"gain_high_{method}": gain + 0.5}
+    return found
+
+
 def test_what_sparing_two_layers_does():
     fair, authors, both = SPARED
     table = pd.concat(
         [
             sweep_of({2: (4.0,), 3: (1.0,), 4: (0.0,)}),
             sweep_of({2: (6.0,), 3: (9.0,), 4: (2.0,)}, comparison=authors, bits_quantization=3.0),
-            sweep_of({2: (5.0,), 4: (-1.0,)}, comparison=both, pruning=79.0),
+            sweep_of({2: (5.0,)}, comparison=both, pruning=79.0, **gains(1.0, -1.0)),
+            sweep_of({4: (-1.0,)}, comparison=both, pruning=79.0, **gains(-1.0, -1.0)),
         ]
     )
     other = pd.concat(  # never spared, and spared for one of two seeds
@@ -23,8 +32,8 @@ def test_what_sparing_two_layers_does():
     )
     said = effects(table, other)
     assert said["effects"] == (
-        "ResNet-20 +1.0 points for quantization and −1.0 for pruning at 2 bits; "
-        "−1.0 points for quantization and −1.0 for pruning at 4 bits"
+        "ResNet-20 +1.0 (0.5 to 1.5) for quantization and −1.0 (−1.5 to −0.5) for pruning at "
+        "2 bits; −1.0 (−1.5 to −0.5) for quantization and −1.0 (−1.5 to −0.5) for pruning at 4 bits"
     )
     assert said["effect_networks"] == "ResNet-20 (92.0 %)"
     assert said["effect_alike"] == "1 of 2"  # at 4 bits a tie becomes a lead
@@ -40,7 +49,10 @@ def test_what_sparing_two_layers_does():
     ]
     said = effects(table, pd.concat(whole))
     assert said["effect_networks"] == "ResNet-20 (92.0 %) and MobileNet-V2 (80.0 %)"
-    assert said["effect_rates"] == "none"
+    assert said["effect_rates"] == "none" and said["effects"].endswith(
+        "MobileNet-V2 from other weights, unknown for quantization and from other weights, unknown "
+        "for pruning at 2 bits"
+    )
     whole[2] = whole[2].assign(rate_pruning=0.01)
     assert effects(table, pd.concat(whole))["effect_rates"] == "none"  # one rate, taken over
     whole = [cells.assign(tried_pruning="0.01 0.03") for cells in whole]

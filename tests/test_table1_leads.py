@@ -135,10 +135,23 @@ def test_spared_layers_are_compared_in_three_ways(tmp_path):
     assert table["lead"].tolist() == [25.0, 40.0, 30.0]
     assert table["bits_quantization"].tolist() == [2.0, 2.5, 2.5]
     assert table["bits_pruning"].tolist() == [2.0, 2.0, 2.5]
+    both = table.iloc[-1]
+    assert (both["gain_quantization"], both["gain_pruning"]) == (15.0, 10.0)
+    assert 10 < both["gain_low_quantization"] < 13 < 17 < both["gain_high_quantization"] < 20
+    assert table["gain_quantization"].isna().tolist() == [True, True, False]
     assert left_out == [
         "resnet18 3 bits, fine-tuned, first and last layer spared: no pruning",
         "resnet18 4 bits, fine-tuned: no pruning",
     ]
+
+
+def test_gains_are_of_runs_from_the_same_weights(tmp_path):
+    for kept, start in ((False, "a"), (True, "b")):
+        for method in ("lsq", "prune"):
+            add(tmp_path, method, 2, 300 + 20 * kept, kept=kept, start=start)
+    table, _ = leads(tmp_path, n_draws=50)
+    assert table["comparison"].tolist() == [name for name in SPARED if name.startswith("fair")]
+    assert not any(name.startswith("gain_") for name in table.columns)
 
 
 def test_the_training_of_the_baseline_is_named(tmp_path):
