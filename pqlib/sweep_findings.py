@@ -78,7 +78,6 @@ def words(table: pd.DataFrame) -> dict[str, str]:
     metric = table["metric"].iloc[0]
     by_seed = [[float(lead) for lead in str(text).split()] for text in fine["lead_by_seed"]]
     spread = max(max(leads) - min(leads) for leads in by_seed)
-    seeds = _several(len(leads) for leads in by_seed)
     return {
         "sweep_after": "; ".join(f"for {n} {ahead_words(rows)}" for n, rows in by_model),
         "sweep_before": "; ".join(
@@ -93,7 +92,7 @@ def words(table: pd.DataFrame) -> dict[str, str]:
         **{f"sweep_{k.removeprefix('rates_')}": text for k, text in ends.items()},
         "sweep_spread": f"{spread:.1f} points, the largest lead being {_most(fine['lead'])}",
         "sweep_missing": f"Not fine-tuned yet: {listed(missing)}." if missing else "",
-        "sweep_seeds": "one seed" if seeds == "1" else f"{seeds} seeds",
+        "sweep_seeds": _seeds(fine),
         "sweep_epochs": _several(fine["epochs"]),
         "sweep_tested": _several(fine["n_test"]),
         "sweep_trained": _several(fine["n_train"]),
@@ -132,7 +131,8 @@ def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
         the fine-tuning; ``edition_counts``, ``edition_exceptions``, ``edition_by_bits``: who is
         ahead after it; ``edition_beside``: how many cells agree with the paper's;
         ``edition_before``: who is ahead without training; ``edition_over``: in how many cells a
-        compressed network is as good as the original; and `pqlib.rate_findings.ends_words`.
+        compressed network has at least the original's value; ``edition_seeds``: how many; and
+        `pqlib.rate_findings.ends_words`.
     """
     table = _in_paper_order(swept(table))
     fine, before = (table[table["when"] == when] for when in (FINE_TUNED, POST_TRAINING))
@@ -167,6 +167,7 @@ def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
         "edition_before": count_words(before) if len(before) else "not run",
         "edition_over": f"{over['quantization']} of {len(fine)} cells of quantization and "
         f"{over['pruning']} of pruning",
+        "edition_seeds": _seeds(fine),
         **ends_words(fine),
     }
 
@@ -261,6 +262,11 @@ def _closes(table):
     model, n_bits = at = wide[POST_TRAINING].idxmax()
     before, after = (_signed(wide.loc[at, when]) for when in (POST_TRAINING, FINE_TUNED))
     return f"from {before} to {after} points ({NAMES.get(model, model)} at {bits_phrase([n_bits])})"
+
+
+def _seeds(fine):
+    many = _several(len(str(seeds).split()) for seeds in fine["seeds"])
+    return "one seed" if many == "1" else f"{many} seeds"
 
 
 def _several(numbers):

@@ -132,6 +132,7 @@ def test_our_edition_of_table_1_in_words(edition):
     assert said["edition_before"] == (
         "quantization is ahead in 1 of 1 cells, pruning in 0, 0 are ties"
     )
+    assert said["edition_seeds"] == "one seed"
     assert said["edition_over"] == "1 of 8 cells of quantization and 0 of pruning"
 
 
