@@ -101,8 +101,9 @@ def words(table: pd.DataFrame, share: float = 90.0) -> str:
     >>> import pandas as pd
     >>> from pqlib.agreement_findings import words
     >>> rows = [("quantization", 4, 50.0), ("quantization", 8, 99.0), ("pruning", 8, 1.0)]
-    >>> words(pd.DataFrame(rows, columns=["method", "n_bits", "agreement"]))
-    'quantization keeps 90 % of the answers from 8 bits on, pruning at no budget (1.0 % at 8 bits)'
+    >>> said = words(pd.DataFrame(rows, columns=["method", "n_bits", "agreement"]))
+    >>> said.removeprefix("quantization keeps 90 % of the answers ")
+    'from 8 bits on, pruning at no budget (at most 1.0 %, at 8 bits)'
     """
     said = []
     for method in _METHODS.values():
@@ -110,9 +111,8 @@ def words(table: pd.DataFrame, share: float = 90.0) -> str:
         if bits is None:
             rows = table[table["method"] == method]
             best = rows.loc[rows["agreement"].idxmax()]
-            said.append(
-                f"{method} at no budget ({best['agreement']:.1f} % at {best['n_bits']} bits)"
-            )
+            most = f"at most {best['agreement']:.1f} %, at {best['n_bits']} bits"
+            said.append(f"{method} at no budget ({most})")
         else:
             said.append(f"{method} from {bits} bits on")
     first, second = said

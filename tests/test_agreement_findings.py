@@ -56,15 +56,15 @@ def test_a_budget_counts_only_if_all_larger_ones_do():
     assert least_bits(table, "pruning", 90) is None
     assert words(table) == (
         "quantization keeps 90 % of the answers from 6 bits on, pruning at no budget "
-        "(2.0 % at 8 bits)"
+        "(at most 2.0 %, at 8 bits)"
     )
 
 
 def test_words_hold_where_pruning_is_ahead():
     table = table_of({4: 10.0, 8: 30.0}, {4: 92.0, 8: 99.0})
     assert words(table) == (
-        "quantization keeps 90 % of the answers at no budget (30.0 % at 8 bits), pruning from 4 "
-        "bits on"
+        "quantization keeps 90 % of the answers at no budget (at most 30.0 %, at 8 bits), pruning "
+        "from 4 bits on"
     )
 
 
