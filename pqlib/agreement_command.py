@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from pqlib.agreement_findings import MEASURED, ORIGINAL
 from pqlib.option_types import Bits
 
 _ALL_BITS = [2, 3, 4, 5, 6, 7, 8]  # the default, which the printed command leaves out
@@ -79,7 +78,7 @@ def _run(model, weights, images, n_images, bits, keep_first_last, measure_batch_
     words += ["--seed", str(seed)] if seed else []
     made = made_with("cpu") | {"command": shlex.join(words)}
     named = {"model": model, "images": images or "photographs"}
-    named["batch_norm"] = MEASURED if measure_batch_norm else ORIGINAL
+    named["batch_norm"] = "measured again" if measure_batch_norm else "original"
     rows = []
 
     def on_row(row):

@@ -6,7 +6,6 @@ from pqlib import training_findings
 from pqlib.verdicts import by_bits
 
 TABLE = "agreement"
-ORIGINAL, MEASURED = "original", "measured again"  # where batch norm's statistics are from
 _METHODS = {"quantize": "quantization", "prune": "pruning"}
 
 
@@ -56,23 +55,6 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def columns(table: pd.DataFrame) -> dict[str, list]:
-    """Columns: answers kept (%) by budget, with the original's batch norm and with one's own.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Of `prepared`, for one network and one set of images.
-    """
-    found: dict[str, list] = {}
-    for batch_norm, rows in table.groupby("batch_norm", sort=False):
-        after = "" if batch_norm == ORIGINAL else f", batch norm {batch_norm}"
-        both = compared(rows)
-        found.setdefault("bits", both["n_bits"].tolist())
-        found |= {f"{method}{after}": both[method].tolist() for method in _METHODS.values()}
-    return found
 
 
 def ahead_words(table: pd.DataFrame) -> str:

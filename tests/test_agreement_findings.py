@@ -7,7 +7,6 @@ from figure_checks import assert_readable
 from pqlib import training_plots
 from pqlib.agreement_findings import (
     ahead_words,
-    columns,
     compared,
     facts,
     least_bits,
@@ -37,18 +36,6 @@ def test_winners_are_those_whose_intervals_are_apart():
     assert ahead_words(table) == told
 
 
-def test_both_batch_norms_side_by_side():
-    table = table_of({2: 1.0, 8: 99.0}, {2: 5.0, 8: 20.0}).assign(batch_norm="original")
-    again = table_of({2: 3.0, 8: 97.0}, {2: 4.0, 8: 90.0}).assign(batch_norm="measured again")
-    assert columns(pd.concat([table, again])) == {
-        "bits": [2, 8],
-        "quantization": [1.0, 99.0],
-        "pruning": [5.0, 20.0],
-        "quantization, batch norm measured again": [3.0, 97.0],
-        "pruning, batch norm measured again": [4.0, 90.0],
-    }
-
-
 def test_a_budget_counts_only_if_all_larger_ones_do():
     table = table_of({2: 95.0, 4: 60.0, 6: 91.0, 8: 99.0}, {2: 0.0, 4: 0.0, 6: 1.0, 8: 2.0})
     assert least_bits(table, "quantization", 90) == 6
@@ -71,8 +58,7 @@ def test_words_hold_where_pruning_is_ahead():
 def test_the_committed_table_is_whole():
     table = read_table("book/results")
     assert table is not None
-    assert set(table["batch_norm"]) == {"original", "measured again"}
-    for (_, images, _), rows in table.groupby(["model", "images", "batch_norm"]):
+    for (_, images), rows in table.groupby(["model", "images"]):
         assert sorted(rows["n_bits"].unique()) == [*range(2, 9)] and len(rows) == 14, images
         assert (rows["agreement_low"] <= rows["agreement"]).all()
         assert (rows["agreement"] <= rows["agreement_high"]).all()

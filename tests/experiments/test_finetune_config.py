@@ -243,10 +243,6 @@ SMALL_NETWORKS = {  # changes and powers of each
         {"size": 36, "stem": "small", "baseline_epochs": 3},
         (-2, -1, 0, 1),
     ),
-    "vit_small": (
-        {"batch_size": 64, "precision": "bf16", "baseline_threads": 2},
-        (-2, -1, 0),
-    ),
 }
 COMMITTED = {
     "cifar_resnets": [CIFAR],
