@@ -231,11 +231,13 @@ def _beside(fine, paper):
     same = told["winner"] == told["winner_paper"]
     tied = told["winner_paper"] == "neither"
     other = told[~same & ~tied]
-    text = (
-        f"in {same.sum()} of {len(both)} cells the same method is ahead as in the paper, in "
-        f"{len(both) - len(told)} our test images cannot tell, in {tied.sum()} more the paper "
-        f"prints the same value twice, in {len(other)} it has the other method ahead"
-    )
+    rest = {
+        "our test images cannot tell": len(both) - len(told),
+        "the paper prints the same value twice": int(tied.sum()),
+        "the paper has the other method ahead": len(other),
+    }
+    text = f"in {same.sum()} of {len(both)} cells the same method is ahead as in the paper"
+    text += "".join(f", in {n} {what}" for what, n in rest.items() if n)
     named = [
         f"{NAMES[m]} at {bits_phrase(rows['n_bits'].astype(int).tolist())}"
         for m, rows in other.groupby("model", sort=False)
