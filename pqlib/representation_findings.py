@@ -106,8 +106,7 @@ def trends(table: pd.DataFrame, *, n_draws: int = 1000, seed: int = 0) -> pd.Dat
         last = group[group["place"] == np.maximum(group["n_layers"] - 2, 0)]
         for measure in MEASURES:
             change = group[f"{measure}_change"].to_numpy()
-            draws = change[rng.integers(0, len(change), (n_draws, len(change)))].mean(axis=1)
-            low, high = np.quantile(draws, [0.025, 0.975])
+            low, high = _interval(change, n_draws, rng)
             ends = {f"last_{k}": last[f"{measure}_{k}"].mean() for k in ("before", "after")}
             rows.append(
                 {"method": method, "n_bits": int(n_bits), "measure": measure}
@@ -152,8 +151,7 @@ def differences(
         paired = (of["lsq"] - of[pruning]).dropna()
         for n_bits, group in paired.groupby("n_bits"):
             own = group.to_numpy()
-            draws = own[rng.integers(0, len(own), (n_draws, len(own)))].mean(axis=1)
-            low, high = np.quantile(draws, [0.025, 0.975])
+            low, high = _interval(own, n_draws, rng)
             row = {"n_bits": int(n_bits), "measure": measure, "difference": own.mean()}
             rows.append(row | {"low": low, "high": high})
     return pd.DataFrame(rows, columns=["n_bits", "measure", "difference", "low", "high"])
@@ -315,6 +313,12 @@ def plain(value: float, measure: str) -> str:
     """A value of a measure, without unit."""
     digits = 1 if measure == "sqnr_db" else 3
     return f"{value:z.{digits}f}".replace("-", "−").replace("inf", "∞")
+
+
+def _interval(values, n_draws, rng):
+    """Middle 95 % of the bootstrap of the mean."""
+    draws = values[rng.integers(0, len(values), (n_draws, len(values)))].mean(axis=1)
+    return np.quantile(draws, [0.025, 0.975])
 
 
 def _claim(pruning: str, quantization: str) -> str:

@@ -99,7 +99,7 @@ def leads(
     rows, left_out = [], []
     for key, runs in cells.items():
         when, fields = json.loads(key)
-        alike = None  # the row of this cell with all layers treated alike, and its chosen runs
+        alike = None  # the runs chosen with all layers treated alike
         for comparison, spared in SPARED.items():
             sides = {m: runs.get((m, spared[m]), {}) for m in _SIDES}
             name = f"{fields['model']} {fields['n_bits']} bits, {when}"
