@@ -23,7 +23,6 @@ COLUMNS = (
 _DECIMALS = dict.fromkeys(("sqnr_db", "accuracy", "fp_value"), 4) | dict.fromkeys(
     ("cka", "cka_unpaired", "sparsity", "loss"), 6
 )
-BN_BATCHES = 16  # at each measurement; the whole 64 would take a quarter of the training's time
 OnEvent = Callable[[FineTune, str, Any], None]
 
 
@@ -60,9 +59,8 @@ class Representations:
         self.cells()
 
     def cells(self) -> list[FineTune]:
-        """All runs, baselines first."""
-        changes = {"bn_batches": BN_BATCHES} | self.changes
-        options = {"seeds": self.seeds, "data": self.data, "changes": changes}
+        """All runs, baselines first; those of "lsq" and "prune" are also runs of `Sweep`."""
+        options = {"seeds": self.seeds, "data": self.data, "changes": self.changes}
         swept = Sweep(self.preset, self.models, self.bits, TRAINED, powers=(0,), **options).cells()
         found = {config: None for config in swept if config.method == "none"}
         for config in swept:

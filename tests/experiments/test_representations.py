@@ -20,6 +20,7 @@ from finetune_cases import CONFIG, opened, tiny  # noqa: E402
 from pqlib import cka, sqnr_db  # noqa: E402
 from pqlib.cli import main  # noqa: E402
 from pqlib.experiments import finetune_run, representations  # noqa: E402
+from pqlib.experiments.presets import Sweep  # noqa: E402
 from pqlib.experiments.representations import COLUMNS, METHODS, Representations  # noqa: E402
 from pqlib.training import checkpoint as checkpoints  # noqa: E402
 from pqlib.training.activations import layer_outputs  # noqa: E402
@@ -57,6 +58,13 @@ def test_the_runs():
     assert len({c.settings for c in fine}) == 1 and {c.baseline for c in fine} == {cells[0].hash}
     alone = dataclasses.replace(WANTED, methods=("prune",)).cells()
     assert [c.method for c in alone] == ["none", "prune"]
+
+
+def test_table_1_has_the_same_baselines():
+    options = {"preset": "laptop", "models": ("vit_small", "cifar_resnet20"), "bits": (2,)}
+    watched = Representations(**options, changes={"limit": 500, "baseline_limit": 0})
+    swept = Sweep(**options, changes={"limit": 500, "baseline_limit": 0})
+    assert [c.hash for c in watched.cells()[:2]] == [c.hash for c in swept.cells()[:2]]
 
 
 def test_one_row_per_run_epoch_and_layer(table, folder):
