@@ -47,7 +47,7 @@ def layer_maps(table: pd.DataFrame, measure: str, name: str) -> Finding:
     layers = list(dict.fromkeys(table["layer"]))
     finite = table.loc[np.isfinite(table[measure]), measure]
     limits = {"vmin": finite.min(), "vmax": finite.max()}
-    height = (0.11 * max(len(layers), 14) + 0.45) * len(bits) + 0.6
+    height = (0.11 * min(max(len(layers), 14), 30) + 0.45) * len(bits) + 0.6
     figure, grid = subplots(
         len(bits), len(methods), height=height, sharex=True, sharey=True, squeeze=False
     )

@@ -61,6 +61,20 @@ def test_where_methods_begin():
     }
 
 
+def test_layers_of_more_noise_than_signal_are_counted():
+    table = made({
+        ("lsq", 4): ((3, 0, 4, 1), (-1, -2, 2, -1)),
+        ("lsq", 2): ((-3, -1, 4, -2), (2, 2, -5, 3)),
+        ("prune", 2): ((3, 3, 3, 3), (-4, -1, -1, -4)),
+        ("prune", 4): ((3, 3, 3, 3), (-1, -4, -4, -1)),
+        ("uncompressed", None): ((9, 9, 9, 9), (-10, -10, -10, -10)),
+    })  # fmt: skip
+    assert words.negative_words(table) == (
+        "quantization 3 and then 2 of 4 at 2 bits, 0 and then 1 of 4 at 4 bits; "
+        "pruning 0 and then 2 of 4 at 2 and 4 bits"
+    )
+
+
 def test_the_control(table):
     assert words.control_words(table) == (
         "ends at ∞ dB and a CKA of ∞, on average over layers"  # nothing was trained

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import operator
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,10 @@ from finetune_cases import CONFIG, opened, tiny  # noqa: E402
 from pqlib import cka, sqnr_db  # noqa: E402
 from pqlib.cli import main  # noqa: E402
 from pqlib.experiments import finetune_run, representations  # noqa: E402
+from pqlib.experiments.ledger import Ledger  # noqa: E402
 from pqlib.experiments.presets import Sweep  # noqa: E402
 from pqlib.experiments.representations import COLUMNS, METHODS, Representations  # noqa: E402
+from pqlib.experiments.table1 import CONFIG as TABLE1  # noqa: E402
 from pqlib.training import checkpoint as checkpoints  # noqa: E402
 from pqlib.training.activations import layer_outputs  # noqa: E402
 from pqlib.training.batch_norm import reestimate  # noqa: E402
@@ -236,30 +239,52 @@ def test_help_teaches_and_is_light():
     assert done.stdout.strip() == "False"
 
 
-def test_the_committed_table_is_whole():
+@pytest.mark.parametrize(
+    ("model", "n_layers", "first", "last"),
+    [("cifar_resnet20", 20, "conv1", "linear"), ("vit_small", 50, "patch_embed.proj", "head")],
+)
+def test_the_committed_table_is_whole(model, n_layers, first, last):
     """Every run has all its epochs and layers, and the file beside it says how it was made."""
     table = pd.read_csv(RESULTS / "representations.csv")
+    table = table[table["model"] == model]
     runs = json.loads((RESULTS / "representations.json").read_text())["runs"]
-    baseline, *runs = runs
+    baseline, *runs = (run for run in runs if run["model"] == model)
     assert tuple(table.columns) == COLUMNS and baseline["method"] == "none"
     assert {r["hash"] for r in runs} == set(table["hash"])
     assert len({(r["learning_rate"], r["epochs"], r["seed"], r["n_train"]) for r in runs}) == 1
     cells = {(r["method"], r["n_bits"]) for r in runs}
-    assert cells >= {("uncompressed", None), *((m, b) for m in METHODS[:3] for b in (2, 4))}
+    assert cells == {("uncompressed", None), *((m, b) for m in METHODS[:3] for b in (2, 4))}
     layers = list(dict.fromkeys(table["layer"]))
-    assert len(layers) == 20 and layers[0] == "conv1" and layers[-1] == "linear"
+    assert (len(layers), layers[0], layers[-1]) == (n_layers, first, last)
     for run in runs:
         rows = table[table["hash"] == run["hash"]]
         assert list(rows["epoch"].unique()) == list(range(run["epochs"] + 1))
         assert all(list(g["layer"]) == layers for _, g in rows.groupby("epoch"))
         assert rows["accuracy"].iloc[-1] == pytest.approx(run["value"])
-        assert rows["fp_value"].unique() == pytest.approx([baseline["value"]])
+        assert rows["fp_value"].unique() == pytest.approx([run["fp_value"]])
         if run["method"] != "lsq":
             wanted = 0 if run["n_bits"] is None else 1 - run["n_bits"] / 16
             assert rows["sparsity"].iloc[-1] == pytest.approx(wanted, abs=1e-3)
-        assert run["fp_value"] == baseline["value"] and "PQLIB_DATA" in run["command"]
-    text = (RESULTS / "representations.json").read_text()
-    assert "/tmp" not in text and "/work" not in text and "-dirty" not in text
+        assert run["baseline_fingerprint"] == baseline["fingerprint"]
+        assert "PQLIB_DATA" in run["command"]
     assert table["cka"].between(0, 1 + 1e-9).all() and table["cka_unpaired"].between(0, 0.9).all()
     untouched = (table["method"] == "uncompressed") & (table["epoch"] == 0)
     assert np.isinf(table.loc[untouched, "sqnr_db"]).all()
+
+
+def test_committed_runs_of_two_experiments_are_the_same_run():
+    """Watched, a run of Table 1 ends with the same bits, on the machine that it was made on."""
+    watched = json.loads((RESULTS / "representations.json").read_text())["runs"]
+    machine = operator.itemgetter("hardware", "versions")
+    again = []
+    for name in ("small_data", "cifar_resnets"):
+        records = Ledger(RESULTS / "ledger" / name, TABLE1).records()
+        again += [(run, records[run["hash"]]) for run in watched if run["hash"] in records]
+    alike = [(run, record) for run, record in again if machine(run) == machine(record)]
+    assert {(run["method"], run["n_bits"]) for run, _ in alike} >= {("lsq", 2), ("prune", 2)}
+    assert all(run["fingerprint"] == record["fingerprint"] for run, record in alike)
+
+
+def test_committed_files_name_no_place():
+    text = (RESULTS / "representations.json").read_text()
+    assert "/tmp" not in text and "/work" not in text and "-dirty" not in text
