@@ -245,7 +245,7 @@ SMALL_NETWORKS = {  # changes and powers of each
     ),
     "vit_small": (
         {"batch_size": 64, "precision": "bf16", "baseline_threads": 2},
-        (-2, -1, 0),
+        (-3, -2, -1, 0),
     ),
 }
 COMMITTED = {
