@@ -116,9 +116,14 @@ class FineTune:
         return self.method not in POST_TRAINING and self.settings.epochs > 0
 
     def as_json(self) -> dict[str, object]:
-        """All of it, and the format of the records; ``n_workers`` changes no number."""
+        """All of it, and the format of the records; ``n_workers`` changes no number.
+
+        ``channels_last`` is named where it is True: the records without it are older than it.
+        """
         plain = _plain(self)
         del plain["settings"]["n_workers"]
+        if not self.settings.channels_last:
+            del plain["settings"]["channels_last"]
         return plain | {"format": _FORMAT}
 
     @property

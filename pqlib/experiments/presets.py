@@ -94,7 +94,6 @@ def _smoke(model):
 
 _LAPTOP = {  # epochs and rate of the baseline's training, then epochs and rate of the fine-tuning
     "vit_small": (15, 1e-4, 4, 3e-5),
-    "resnet50": (15, 0.004, 4, 0.004),
     "efficientnet_lite0": (15, 0.005, 4, 0.01),
     "deeplab_v3_mobilenet_v2": (20, 0.02, 4, 0.01),
     "efficientdet": (15, 1e-3, 4, 3e-4),

@@ -1,7 +1,6 @@
 """Table 1: a sweep over networks, methods and budgets that any end leaves where it was."""
 
 import collections
-import dataclasses
 import shlex
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -317,7 +316,7 @@ def table_of(
 
 
 def _fields(config):
-    plain = dataclasses.asdict(config)
+    plain = config.as_json()
     return {"hash": config.hash, **plain.pop("settings"), **plain}
 
 

@@ -131,6 +131,8 @@ def train(
     n_steps, per_epoch = settings.n_steps(n_images), settings.steps_per_epoch(n_images)
     config = config or _name(settings, data, compression)
     with reproducible(settings, device):
+        if settings.channels_last:
+            model.to(memory_format=torch.channels_last)
         wrapped = model.to(device)
         if n_processes > 1:
             wrapped, device = _distributed(model, device)

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from pqlib._validation import check_integer, check_number
 from pqlib.grids import MAX_BITS
 from pqlib.ranges import optimal_scale
+from pqlib.training.memory_order import vectors
 
 _LEAST_SCALE = 2.0**-10  # of the initial one
 _BLOCK = 2**18  # weights worked on at once: all passes but the first find them in the cache
@@ -208,7 +209,8 @@ def _backward_on_cpu(limits, scale, grad, weight, rounded, grad_weight) -> Tenso
 def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Cut tensors of one shape alike: flat blocks in the CPU's memory, else all in one."""
     whole = tensors[0].numel() <= _BLOCK or tensors[0].device.type != "cpu"
-    if whole or not all(tensor.is_contiguous() for tensor in tensors):
+    flat = None if whole else vectors(*tensors)
+    if flat is None:
         yield tensors
     else:
-        yield from zip(*(tensor.view(-1).split(_BLOCK) for tensor in tensors), strict=True)
+        yield from zip(*(vector.split(_BLOCK) for vector in flat), strict=True)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pqlib._validation import check_integer
+from pqlib.training.memory_order import vectors
 from pqlib.training.selection import ThresholdSearch
 
 
@@ -109,11 +110,10 @@ class MagnitudeMask(nn.Module):
         """Set the mask if the threshold is where it is expected; whether it was."""
         if self.monotone or not _in_numpy(weight):
             return False
-        multiplier = self.multiplier
-        if not (weight.is_contiguous() and multiplier.is_contiguous()):
+        flat = vectors(weight, self.multiplier)
+        if flat is None:
             return False
-        flat = weight.numpy().reshape(-1)
-        return self._search.mask(flat, zeros, multiplier.numpy().reshape(-1))
+        return self._search.mask(flat[0].numpy(), zeros, flat[1].numpy())
 
     def _keep_above(self, magnitudes: Tensor, zeros: int) -> None:
         threshold, following = _around(magnitudes, zeros)

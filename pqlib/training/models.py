@@ -247,9 +247,10 @@ def _load(model, name, recipe, weights, stem, variant):
     load(model, state, what, (*resnet_stem, recipe.head) if recipe.head else resnet_stem)
 
 
-def _torchvision(name):
+def _torchvision(name, **options):
     def make(n_classes, size):
-        return library("torchvision.models").get_model(name, weights=None, num_classes=n_classes)
+        get_model = library("torchvision.models").get_model
+        return get_model(name, weights=None, num_classes=n_classes, **options)
 
     return make
 
@@ -291,7 +292,9 @@ _RESNET = {"shrink_stem": _shrink_resnet}
 _MOBILENET = {"shrink_stem": _shrink_mobilenet}
 _RECIPES = {
     "resnet18": _Recipe(_torchvision("resnet18"), "fc", "torchvision:resnet18", **_RESNET),
-    "resnet50": _Recipe(_torchvision("resnet50"), "fc", "torchvision:resnet50", **_RESNET),
+    "resnet50": _Recipe(  # each block begins as nothing, or the first steps go astray
+        _torchvision("resnet50", zero_init_residual=True), "fc", "torchvision:resnet50", **_RESNET
+    ),
     "mobilenet_v2": _Recipe(
         *(_torchvision("mobilenet_v2"), "classifier.1", "torchvision:mobilenet_v2"), **_MOBILENET
     ),

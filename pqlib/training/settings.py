@@ -33,6 +33,9 @@ class Settings:
         Share of both learning rates that is left at the end of the cosine.
     precision : str, default "float32"
         "bf16" and "fp16" compute the loss in mixed precision; the weights stay float32.
+    channels_last : bool, default False
+        Hold images and kernels in memory with the channels innermost: other bits, and faster for
+        convolutions in mixed precision.
     deterministic : bool, default True
         Only algorithms that give the same bits twice; one that has none raises an error.
     n_threads : int >= 1, default 1
@@ -54,6 +57,7 @@ class Settings:
     scale_learning_rate: float = 1e-5
     floor: float = 0.01
     precision: str = "float32"
+    channels_last: bool = False
     deterministic: bool = True
     n_threads: int = 1
     n_workers: int = 0
@@ -70,8 +74,9 @@ class Settings:
         check_number("weight_decay", self.weight_decay, low=0, high=10)
         check_number("floor", self.floor, low=0, high=1)
         check_choice("precision", self.precision, PRECISIONS)
-        if not isinstance(self.deterministic, bool):
-            raise TypeError(f"deterministic must be True or False, got {self.deterministic!r}")
+        for name in ("channels_last", "deterministic"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         check_integer("n_threads", self.n_threads, low=1, high=1024)
         check_integer("n_workers", self.n_workers, low=0, high=1024)
         check_integer("seed", self.seed, low=0, high=2**31)

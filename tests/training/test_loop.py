@@ -218,6 +218,24 @@ def test_mixed_precision_trains(precision):
     assert state["0.bias"].dtype == torch.float32
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_channels_last_changes_the_memory_alone(tmp_path, method):
+    settings = dataclasses.replace(SETTINGS, channels_last=True)
+    plain, _ = trained(method)
+    whole, history = trained(method, settings)
+    weights = [value for value in whole.values() if value.dim() == 4 and value.shape[1] > 1]
+    assert weights
+    for value in weights:
+        assert value.is_contiguous(memory_format=torch.channels_last) != value.is_contiguous()
+    for name, value in plain.items():  # rounding apart; with LSQ a weight can go to its neighbour
+        torch.testing.assert_close(whole[name], value, rtol=1e-3, atol=1e-4)
+    with pytest.raises(Stop):
+        trained(method, settings, tmp_path / "run.pt", on_step=stopping(5))
+    state, resumed = trained(method, settings, tmp_path / "run.pt")
+    assert_same_bits(state, whole)
+    assert resumed.epochs == history.epochs and resumed.resumed_from == 5
+
+
 def test_a_loss_that_is_none_ends_the_training():
     model, task, data, _ = begun(None)
 
@@ -281,6 +299,12 @@ def test_batches_for_evaluation():
 def test_settings_are_checked(change, text):
     with pytest.raises(ValueError, match=text):
         dataclasses.replace(SETTINGS, **change)
+
+
+def test_flags_are_true_or_false():
+    for name in ("channels_last", "deterministic"):
+        with pytest.raises(TypeError, match=f"{name} must be True or False, got 1"):
+            dataclasses.replace(SETTINGS, **{name: 1})
 
 
 PARALLEL = """

@@ -115,13 +115,16 @@ def test_blocks_layouts_and_other_devices_path(monkeypatch):
         for mine, theirs in zip(found, expected, strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-11, atol=1e-12)
 
+    def last(values):
+        return torch.from_numpy(values).to(memory_format=torch.channels_last)
+
     check(ours(w, s, 4, g, 0.5))
-    last = torch.from_numpy(w).to(memory_format=torch.channels_last)
-    check(ours(last, s, 4, g, 0.5))
+    check(ours(last(w), s, 4, g, 0.5))
     with monkeypatch.context() as patch:
         patch.setattr(module, "_BLOCK", 100)
         check(ours(w, s, 4, g, 0.5))
-        check(ours(w, s, 4, torch.from_numpy(g).to(memory_format=torch.channels_last), 0.5))
+        for weights, gradients in ((w, last(g)), (last(w), g), (last(w), last(g))):
+            check(ours(weights, s, 4, gradients, 0.5))
     monkeypatch.setattr(module, "_backward_on_cpu", module._backward)
     check(ours(w, s, 4, g, 0.5))
 

@@ -132,12 +132,18 @@ def test_refused():
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
-@pytest.mark.parametrize("rows", (300, 900))  # without and with a guess
-def test_near_the_last_threshold_is_the_same_as_among_all(dtype, rows):
-    """Weights that drift, jump and tie: whatever path is taken, the smallest magnitudes go."""
+@pytest.mark.parametrize("shape", ((300, 7), (900, 7), (90, 10, 7, 1), "channels last"))
+def test_near_the_last_threshold_is_the_same_as_among_all(dtype, shape):
+    """Weights that drift, jump and tie: whatever path is taken, the smallest magnitudes go.
+
+    The fewest are looked through without a guess.
+    """
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(rows, 7, generator=generator, dtype=dtype)
-    mask, near, last = MagnitudeMask(weight), 0, rows * 7 - 1
+    inner = shape == "channels last"
+    weight = torch.randn((90, 10, 7, 1) if inner else shape, generator=generator, dtype=dtype)
+    weight = weight.to(memory_format=torch.channels_last) if inner else weight
+    mask, near, last = MagnitudeMask(weight), 0, weight.numel() - 1
+    assert mask.multiplier.stride() == weight.stride()
     for step, zeros in enumerate([*range(500, 1500, 40), *range(1500, 900, -60), 1200, 1201, last]):
         drift = 1e-3 if step % 5 else 0.3
         weight = weight + drift * torch.randn(weight.shape, generator=generator, dtype=dtype)
