@@ -104,6 +104,8 @@ IDLE = [  # places of kernels, of 9 or 25, that see padding alone; their percent
     ("deeplab_v3_mobilenet_v2", (96, 128), {}, [6, 8, 8], 56.987),
     ("deeplab_v3_mobilenet_v2", (96, 128), {"variant": "small"}, [], 0),
     ("resnet18", 48, {}, [], 0),
+    ("resnet50", 48, {}, [], 0),
+    ("resnet50", 32, {}, [5, 8, 8], 23.397),
     ("mobilenet_v2", 32, {"stem": "small"}, [], 0),
     ("mobilenet_v3_small", 32, {"stem": "small"}, [16, 16], 1.206),
     ("efficientnet_lite0", 32, {"stem": "small"}, [16, 16, 16], 1.634),
@@ -116,6 +118,9 @@ IDLE = [  # places of kernels, of 9 or 25, that see padding alone; their percent
 def test_weights_that_meet_no_image(name, size, options, idle, share):
     """Where a kernel is wider than what it looks at, nothing can train its outer weights."""
     model = build(name, 10, size, **options).train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)  # also where a block begins as nothing
     height, width = size if isinstance(size, tuple) else (size, size)
     images = torch.randn(4, 3, height, width, generator=torch.Generator().manual_seed(0))
     outputs = model(images)
@@ -127,6 +132,12 @@ def test_weights_that_meet_no_image(name, size, options, idle, share):
     weights = sum(n * k.shape[0] * k.shape[1] for n, k in zip(without, kernels, strict=True))
     total = sum(p.numel() for p in model.parameters())
     assert 100 * weights / total == pytest.approx(share, abs=1e-3)
+
+
+def test_the_blocks_of_a_new_resnet50_begin_as_nothing():
+    blocks = [m for m in build("resnet50").modules() if hasattr(m, "bn3")]
+    assert len(blocks) == 16
+    assert not any(block.bn3.weight.any() for block in blocks)
 
 
 def test_the_seed_decides_and_global_numbers_stay():
