@@ -52,6 +52,13 @@ def methods_table(snr: Mapping[str, float], names: Sequence[str]) -> dict[str, l
     return {"method": [*names], "SNR (dB)": [*snr.values()], "below the optimum (dB)": below}
 
 
+def time_words(table: pd.DataFrame) -> str:
+    """What each layer of a table of `pqlib.experiments.layer_table` took, and all together."""
+    seconds = table.groupby("layer")["seconds"].sum()
+    ends = " to ".join(dict.fromkeys(f"{s:.0f}" for s in (seconds.min(), seconds.max())))
+    return f"{ends} s of one core a layer, {seconds.sum():.0f} s for all {len(seconds)}"
+
+
 def gain_words(better: float, plain: float) -> str:
     """What the one SNR is above the other: "1.20 dB"."""
     if not np.isfinite(better):

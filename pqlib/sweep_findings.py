@@ -128,7 +128,8 @@ def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
         ``edition_networks``: how many of the eight, ``edition_missing``: a sentence on the others,
         empty if there are none; ``edition_fp``, ``edition_trained``: what the networks have
         uncompressed and how they were trained; ``edition_settings``: epochs, images and seeds of
-        the fine-tuning; ``edition_counts``, ``edition_exceptions``, ``edition_by_bits``: who is
+        the fine-tuning; ``edition_sizes``: how its leads compare with the paper's;
+        ``edition_counts``, ``edition_exceptions``, ``edition_by_bits``: who is
         ahead after it; ``edition_beside``: how many cells agree with the paper's;
         ``edition_before``: who is ahead without training; ``edition_over``: in how many cells a
         compressed network has at least the original's value; ``edition_seeds``: how many; and
@@ -164,6 +165,7 @@ def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
         "edition_exceptions": exceptions(fine),
         "edition_by_bits": lead_by_bits(fine),
         "edition_beside": _beside(fine, paper),
+        "edition_sizes": _sizes(fine, paper),
         "edition_before": count_words(before) if len(before) else "not run",
         "edition_over": f"{over['quantization']} of {len(fine)} cells of quantization and "
         f"{over['pruning']} of pruning",
@@ -243,6 +245,28 @@ def _beside(fine, paper):
         for m, rows in other.groupby("model", sort=False)
     ]
     return text + (f" ({listed(named)})" if named else "")
+
+
+def _sizes(fine, paper):
+    """In how many cells quantization's lead is the larger one here, and where most, either way."""
+    both = fine.merge(paper, on=["model", "n_bits"], suffixes=("", "_paper"))
+    if both.empty:
+        return "no cell of the paper's"
+    more = both["lead"] - both["lead_paper"]
+    text = (
+        f"quantization leads by more than in the paper in {(more > 0).sum()} of {len(both)} cells"
+    )
+
+    def cell(at):
+        row = both.loc[at]
+        leads = f"{_signed(row['lead'])} points against {_signed(row['lead_paper'])}"
+        return f"{NAMES[row['model']]} at {bits_phrase([int(row['n_bits'])])}, {leads}"
+
+    if (more > 0).any():
+        text += f", most for {cell(more.idxmax())}"
+    if (more < 0).any():
+        text += f"; by less in {(more < 0).sum()}, most for {cell(more.idxmin())}"
+    return text
 
 
 def _grouped(own, say):

@@ -146,3 +146,27 @@ def result_words(rows: pd.DataFrame, bits: Sequence[int], prefix: str) -> dict[s
         f"{prefix}_right": by_bits(crossings, "; "),
         f"{prefix}_zeros": by_bits({int(b): f"{share:.0%}" for b, share in zeros.items()}),
     }
+
+
+def released_words(released: pd.DataFrame | None, bits: Sequence[int]) -> dict[str, str]:
+    """`result_words` of the authors' rows, under ``zoo_authors``.
+
+    Parameters
+    ----------
+    released : DataFrame or None
+        Of `pqlib.authors.authors_rows`. Without it each text says so.
+    bits : sequence of int
+        Bit-widths of the rows at which to look for the crossing.
+
+    Notes
+    -----
+    Winners and zeros are counted over all rows, as they were released. The crossing is sought among
+    those whose kurtosis and pruning error are reliable.
+    """
+    if released is None:
+        absent = "not at hand where this page was made; `pqlib.authors.authors_rows` fetches them"
+        return {f"zoo_authors_{what}": absent for what in ("left", "right", "zeros")}
+    sound = released[released["kurtosis_reliable"] & np.isfinite(released["prune_sqnr_db"])]
+    found = result_words(released, (), "zoo_authors")
+    right = "zoo_authors_right"
+    return found | {right: result_words(sound, bits, "zoo_authors")[right]}

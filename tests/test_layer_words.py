@@ -24,6 +24,13 @@ def test_stability_cases():
     assert alone[["all_lead", "all_winner"]].isna().all(axis=None)
 
 
+def test_time_in_words():
+    table = pd.DataFrame({"layer": ["a", "a", "b", "c"], "seconds": [1.2, 2.2, 10.4, 5.0]})
+    assert layer_words.time_words(table) == "3 to 10 s of one core a layer, 19 s for all 3"
+    one = layer_words.time_words(table.query("layer == 'b'"))
+    assert one == "10 s of one core a layer, 10 s for all 1"
+
+
 def test_stability_in_words():
     assert layer_words.stability_words(CASES) == {
         "same": (

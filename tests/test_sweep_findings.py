@@ -129,6 +129,11 @@ def test_our_edition_of_table_1_in_words(edition):
         "tell, in 2 the paper has the other method ahead (ResNet-18 at 4 bits and DeepLab-V3 at 2 "
         "bits)"
     )
+    assert said["edition_sizes"] == (
+        "quantization leads by more than in the paper in 4 of 8 cells, most for ResNet-18 at 2 "
+        "bits, 9.0 points against 1.0; by less in 4, most for MobileNet-V2 at 2 bits, 13.0 points "
+        "against 30.0"
+    )
     assert said["edition_before"] == (
         "quantization is ahead in 1 of 1 cells, pruning in 0, 0 are ties"
     )
@@ -142,6 +147,19 @@ def test_a_tie_in_the_paper_is_not_the_other_method(edition):
     assert said.startswith("in 2 of 8 cells the same") and "in 1 the paper prints the same" in said
     assert said.endswith("in 2 the paper has the other method ahead (ResNet-18 at 4 bits and "
                          "DeepLab-V3 at 2 bits)")  # fmt: skip
+
+
+def test_sizes_of_leads_that_differ_one_way_or_not(edition):
+    def sizes(leads):
+        return sweep_findings.edition_words(edition, paper_of(leads))["edition_sizes"]
+
+    less = sizes({("resnet18", 2): 9.5, ("resnet18", 4): -2.0})
+    assert less == (
+        "quantization leads by more than in the paper in 0 of 2 cells; by less in 1, most for "
+        "ResNet-18 at 2 bits, 9.0 points against 9.5"
+    )
+    assert sizes({("resnet18", 2): 9.0}).endswith("in 0 of 1 cells")
+    assert sizes({("vit_small", 2): 9.0}) == "no cell of the paper's"
 
 
 def test_a_whole_edition_misses_no_network(edition):

@@ -8,6 +8,7 @@ from pqlib import zoo_words as words
 from pqlib.zoo_predictors import Association
 
 NAN = float("nan")
+BITS = (2, 4)
 
 
 def scanned():
@@ -152,3 +153,27 @@ def test_a_crossing_by_bits():
     assert said["zoo_own_left"] == "50.0% at 2 bits" and said["zoo_own_zeros"] == "50% at 2 bits"
     crossing, _, rest = said["zoo_own_right"].partition(" ")
     assert rest == "at 2 bits" and 8.0 < float(crossing) < 10.0
+
+
+def test_released_rows_count_as_they_are_and_cross_where_they_are_sound():
+    rows = scanned().query("skipped == ''").assign(kurtosis_reliable=True, prune_sqnr_db=9.0)
+    rows["prune_sqnr_db"] = np.where(rows["winner"] == "pruning", np.inf, 9.0)
+    found = words.released_words(rows, BITS)
+    plain = words.result_words(rows, BITS, "zoo_authors")
+    assert (
+        found["zoo_authors_left"]
+        == plain["zoo_authors_left"]
+        == "80.0% at 2 bits, 100.0% at 4 bits"
+    )
+    assert found["zoo_authors_zeros"] == plain["zoo_authors_zeros"]
+    sound = rows[rows["winner"] != "pruning"]
+    assert found["zoo_authors_right"] == words.result_words(sound, BITS, "x")["x_right"]
+    assert found["zoo_authors_right"] != plain["zoo_authors_right"]
+    unsure = rows.assign(kurtosis_reliable=rows["winner"] != "pruning", prune_sqnr_db=9.0)
+    assert words.released_words(unsure, BITS) == found
+
+
+def test_released_rows_that_are_not_at_hand():
+    absent = words.released_words(None, BITS)
+    assert [*absent] == [f"zoo_authors_{what}" for what in ("left", "right", "zeros")]
+    assert all("authors_rows` fetches them" in text for text in absent.values())

@@ -13,6 +13,7 @@ from nbformat.v4 import new_markdown_cell
 
 from pqlib.book.execute import BuildError, Run
 
+STATUSES = ("reproduced", "computed", "corrected", "partly", "differs", "not in this edition")
 _MARKER = "<!-- paper-versus-book -->"
 _COMPUTED = re.compile(r"\{computed\}`(\w+):(\w+)`")  # {computed}`chapter:name`, in a page of prose
 
@@ -59,8 +60,8 @@ def stage(root: Path, runs: Sequence[Run], profile: str, site: Path, toc: Any) -
             continue
         text = quoted(page.read_text("utf-8"), texts, page.name)
         if page.stem == "paper_versus_book":
-            rows = yaml.safe_load(page.with_suffix(".yml").read_text("utf-8"))
-            text = text.replace(_MARKER, comparison_table(rows, texts))
+            parts = yaml.safe_load(page.with_suffix(".yml").read_text("utf-8"))
+            text = text.replace(_MARKER, comparison(parts, texts))
         page.write_text(text, "utf-8")
 
 
@@ -86,6 +87,22 @@ def quoted(text: str, texts: Mapping[str, Mapping[str, str]], page: str) -> str:
     return _COMPUTED.sub(value, text)
 
 
+def comparison(parts: Mapping[str, Sequence[Mapping[str, Any]]], texts: Mapping[str, Any]) -> str:
+    """Return the tables of `comparison_table`, each as wide as the page and below its heading.
+
+    Parameters
+    ----------
+    parts : dict of str to sequence of dict
+        Rows by heading.
+    texts : dict of str to dict
+        What each chapter glued, by chapter and name.
+    """
+    return "\n\n".join(
+        f"## {heading}\n\n::::{{div}} full-width\n{comparison_table(rows, texts)}\n::::"
+        for heading, rows in parts.items()
+    )
+
+
 def comparison_table(rows: Sequence[Mapping[str, Any]], texts: Mapping[str, Any]) -> str:
     """Return the Markdown table of the paper's values beside the book's.
 
@@ -100,14 +117,25 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], texts: Mapping[str, Any]
     -------
     str
         The table.
+
+    Raises
+    ------
+    BuildError
+        On a value that no cell glued, a status that is not one of `STATUSES`, and any but the last
+        of them on a row without a value.
     """
     lines = ["| In the paper | Paper | Here | Status | Command | Note |", "|---" * 6 + "|"]
     for row in rows:
         value, ours = "not run", row.get("ours")
+        where = f"paper_versus_book.yml, {row['item']}"
+        if row["status"] not in STATUSES:
+            raise BuildError(f"{where}: status must be of {STATUSES}, got {row['status']!r}")
+        if not ours and row["status"] != STATUSES[-1]:
+            raise BuildError(f"{where}: status {row['status']!r} needs a value; name what is glued")
         if ours:
             value = texts.get(ours["chapter"], {}).get(ours["glue"])
             if value is None:
-                raise BuildError(f"paper_versus_book.yml, {row['item']}: {ours} is not glued")
+                raise BuildError(f"{where}: {ours} is not glued")
             unit = row.get("unit") or ""
             value += "" if value.endswith(unit) else f" {unit}"
         command = f"`{row['command']}`" if row.get("command") else ""

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import nbformat
 import pytest
 import yaml
@@ -6,7 +9,9 @@ from fixture_book import chapter
 
 from pqlib.book.build import build_book, runs_of
 from pqlib.book.execute import BuildError
-from pqlib.book.stage import comparison_table, quoted, stage
+from pqlib.book.stage import STATUSES, comparison_table, quoted, stage
+
+ROOT = Path(__file__).resolve().parents[2]
 
 ROW = {
     "item": "Fig 1",
@@ -68,7 +73,8 @@ def test_the_stamp_says_what_made_the_page(page):
 
 
 def test_a_comparison_shows_the_glued_value_with_its_unit():
-    table = comparison_table([ROW, ROW | {"ours": None}], {"a": {"sqnr": "19.09"}})
+    absent = ROW | {"ours": None, "status": "not in this edition"}
+    table = comparison_table([ROW, absent], {"a": {"sqnr": "19.09"}})
     assert r"| Fig 1 | 19.1 \| dB | 19.09 dB | reproduced | `pqlib book run a` |  |" in table
     assert "not run" in table.splitlines()[-1]
 
@@ -76,6 +82,27 @@ def test_a_comparison_shows_the_glued_value_with_its_unit():
 def test_a_comparison_with_a_value_that_no_cell_glued_is_refused():
     with pytest.raises(BuildError, match=r"Fig 1: .* is not glued"):
         comparison_table([ROW], {"a": {}})
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"status": "fine"}, r"Fig 1: status must be of .*'differs', .* got 'fine'"),
+        ({"ours": None}, "Fig 1: status 'reproduced' needs a value"),
+    ],
+)
+def test_a_status_says_what_there_is(change, text):
+    with pytest.raises(BuildError, match=text):
+        comparison_table([ROW | change], {"a": {"sqnr": "19.09"}})
+
+
+def test_the_page_explains_each_status_and_uses_it():
+    page = (ROOT / "book" / "paper_versus_book.md").read_text()
+    assert tuple(re.findall(r"^- \*\*(.+?)\*\*:", page, re.MULTILINE)) == STATUSES
+    parts = yaml.safe_load((ROOT / "book" / "paper_versus_book.yml").read_text())
+    rows = [row for rows in parts.values() for row in rows]
+    assert {row["status"] for row in rows} == set(STATUSES)
+    assert len({row["item"] for row in rows}) == len(rows)
 
 
 def test_the_page_of_comparisons_reads_the_executed_chapter(small_book):
@@ -91,9 +118,12 @@ def test_the_page_of_comparisons_reads_the_executed_chapter(small_book):
     nbformat.write(chapter(glue), root / "notebooks" / "second.ipynb")
     (root / "book" / "paper_versus_book.md").write_text("# A\n\n<!-- paper-versus-book -->\n")
     row = ROW | {"ours": {"chapter": "second", "glue": "sqnr"}}
-    (root / "book" / "paper_versus_book.yml").write_text(yaml.safe_dump([row]))
+    (root / "book" / "paper_versus_book.yml").write_text(
+        yaml.safe_dump({"One": [row], "Two": [row]})
+    )
     build_book(small_book, "smoke")
-    assert "3.0 dB" in (small_book.output("smoke") / "site/book/paper_versus_book.md").read_text()
+    text = (small_book.output("smoke") / "site/book/paper_versus_book.md").read_text()
+    assert text.index("## One") < text.index("3.0 dB") < text.index("## Two")
 
 
 def test_buttons_appear_only_when_the_address_is_set(built, tmp_path):
