@@ -1,14 +1,20 @@
-"""What a sweep says of its learning rates: which were chosen, and which lie at the end of a range.
+"""What is said of learning rates: which were chosen, which end a range, how far scales went.
 
-Its table is that of `pqlib.table1_leads.leads`.
+The table of a sweep is that of `pqlib.table1_leads.leads`.
 """
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from pqlib.training_findings import NAMES
+from pqlib.training_findings import FINE_TUNED, NAMES, POST_TRAINING, runs_table
 from pqlib.verdicts import bits_phrase, by_bits
 
 METHODS = "quantization", "pruning"
+_LITTLE = 5.0  # % of a scale
 
 
 def chosen_words(cells: pd.DataFrame, method: str) -> str:
@@ -55,6 +61,113 @@ def ends_words(cells: pd.DataFrame) -> dict[str, str]:
         "rates_tried": " to ".join(map(str, fewest_and_most)),
         **{f"rates_{end}": _places(found) for end, found in ends.items()},
     }
+
+
+def beyond_words(cells: pd.DataFrame) -> dict[str, str]:
+    """At which budgets rates were tried, and for how many cells the range may have been too short.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        Fine-tuned cells of `pqlib.table1_leads.leads`. A cell that took its rate over counts like
+        the one that chose it.
+
+    Returns
+    -------
+    dict
+        ``rates_at``: the budgets at which several rates were tried, "no bit-width" if there are
+        none; ``rates_beyond``: in how many cells a method has the largest of its network's rates,
+        so that a larger one might do better.
+    """
+    at: set[int] = set()
+    largest = dict.fromkeys(METHODS, 0)
+    for _, own in cells.groupby("model"):
+        for method in METHODS:
+            tried = [_numbers(text) for text in own[f"tried_{method}"]]
+            several = [len(rates) > 1 for rates in tried]
+            at |= {int(b) for b in own.loc[several, "n_bits"]}
+            most = max((max(rates) for rates in tried if len(rates) > 1), default=None)
+            largest[method] += sum(_numbers(text)[0] == most for text in own[f"rate_{method}"])
+    quantization, pruning = METHODS
+    return {
+        "rates_at": bits_phrase(sorted(at)),
+        "rates_beyond": (
+            f"of {pruning} in {largest[pruning]} of {len(cells)} cells and of {quantization} in "
+            f"{largest[quantization]}"
+        ),
+    }
+
+
+def scale_moves(records: Iterable[Mapping[str, Any]], folder: Path) -> pd.DataFrame:
+    """How far learned scales are, after fine-tuning, from where they started.
+
+    Parameters
+    ----------
+    records : iterable of dict
+        Of `pqlib.experiments.finetune_run.run`: at each budget one fine-tuned and one post-training
+        run of quantization from the same network. The latter has the scales at the start.
+    folder : Path
+        Theirs; it holds what the runs say of each layer.
+
+    Returns
+    -------
+    DataFrame
+        A row per budget and layer: ``n_bits``, ``layer``, ``start``, ``end`` and ``percent``, the
+        distance in percent of the start.
+    """
+    runs = runs_table(records)
+    runs = runs[runs["method"] == "quantization"]
+    tables = []
+    for n_bits, pair in runs.groupby("n_bits"):
+        hashes = pair.set_index("when")["hash"]
+        if set(hashes.index) == {FINE_TUNED, POST_TRAINING}:
+            start, end = (_scales(folder, hashes[when]) for when in (POST_TRAINING, FINE_TUNED))
+            tables.append(pd.DataFrame({"n_bits": int(n_bits), "start": start, "end": end}))
+    if not tables:
+        raise ValueError("records have no budget with a fine-tuned and a post-training run")
+    moves = pd.concat(tables).rename_axis("layer").reset_index()
+    return moves.assign(percent=100 * (moves["end"] / moves["start"] - 1).abs())
+
+
+def scale_words(moves: pd.DataFrame) -> dict[str, str]:
+    """How far scales moved, and where that is little.
+
+    Parameters
+    ----------
+    moves : DataFrame
+        Of `scale_moves`.
+
+    Returns
+    -------
+    dict
+        ``scale_moved``: the median over layers at each budget, and the most of all layers there;
+        ``scale_meaning``: a sentence on the budgets at which the median is below 5 %, and one on
+        the others.
+    """
+    percent = moves.groupby("n_bits")["percent"]
+    median, most = percent.median(), percent.max()
+    texts = {int(b): f"{_digits(median[b])} % (at most {_digits(most[b])} %)" for b in median.index}
+    little = [int(b) for b in median.index if median[b] < _LITTLE]
+    others = [b for b in texts if b not in little]
+    near, far = bits_phrase(little), bits_phrase(others)
+    said = []
+    if little:
+        said.append(
+            f"At {near} that is little: what trains there is mostly the weights, on a grid that "
+            "nearly stays where it was put, and hardly the scale."
+        )
+    if others:
+        said.append(f"At {far} the grid is fine, and the same step is a larger part of its scale.")
+    return {"scale_moved": by_bits(texts), "scale_meaning": " ".join(said)}
+
+
+def _scales(folder, run_hash) -> pd.Series:
+    rows = json.loads((folder / run_hash / "layers.json").read_text("utf-8"))
+    return pd.Series({row["layer"]: row["scale"] for row in rows}, dtype=float)
+
+
+def _digits(percent) -> str:
+    return f"{percent:.2f}" if percent < 1 else f"{percent:.1f}"
 
 
 def _places(found) -> str:

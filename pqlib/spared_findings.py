@@ -48,11 +48,12 @@ def effects(*tables: pd.DataFrame) -> dict[str, str]:
         verdict of the authors' default is another than with all layers treated alike, and than with
         both spared in both methods; ``effect_bits``: how many bits per weight that default spends
         more, at most; ``effect_rates``: where another learning rate was best once both layers were
-        spared, of cells for which several were tried.
+        spared, of cells for which several were tried; ``effect_taken``: where another one was taken
+        over from such a cell.
     """
     found: dict[str, dict[int, str]] = {}
     whole: dict[str, str] = {}
-    apart: dict[str, list[int]] = {}
+    apart: dict[bool, dict[str, list[int]]] = {True: {}, False: {}}  # by: were several tried?
     alike, both, beyond = [], [], [0.0]
     for model, n_bits, rows in _with_spared(tables):
         beyond += [*(rows["bits_quantization"] - rows["bits_pruning"])]
@@ -64,16 +65,23 @@ def effects(*tables: pd.DataFrame) -> dict[str, str]:
         for method in METHODS:
             tried = rows[f"tried_{method}"].map(lambda text: len(str(text).split()))
             first, _, last = (float(str(rates).split()[0]) for rates in rows[f"rate_{method}"])
-            if tried.min() > 1 and first != last:
-                apart.setdefault(f"{method} of {NAMES[model]}", []).append(n_bits)
+            if first != last:
+                own = apart[bool(tried.min() > 1)]
+                own.setdefault(f"{method} of {NAMES[model]}", []).append(n_bits)
     return {
         "effect_networks": listed([f"{k} ({value})" for k, value in whole.items()] or [""]),
         "effects": "; ".join(f"{name} {by_bits(texts, '; ')}" for name, texts in found.items()),
         "effect_alike": f"{sum(alike)} of {len(alike)}",
         "effect_both": f"{sum(both)} of {len(both)}",
         "effect_bits": f"{max(beyond):.2f}",
-        "effect_rates": listed([f"{k} at {bits_phrase(v)}" for k, v in apart.items()] or ["none"]),
+        "effect_rates": _cells(apart[True]),
+        "effect_taken": _cells(apart[False]),
     }
+
+
+def _cells(found):
+    """By method and network, the budgets: "pruning of ResNet-20 at 2 bits", or "none"."""
+    return listed([f"{name} at {bits_phrase(bits)}" for name, bits in found.items()] or ["none"])
 
 
 def _gains(row):

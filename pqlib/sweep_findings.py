@@ -186,9 +186,12 @@ def edition_leads(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, list]:
     """
     rows = swept(table)
     medians = rows.groupby(["when", "n_bits"])["lead"].median().unstack("when")
-    theirs = paper[paper["model"].isin(rows["model"])].groupby("n_bits")["lead"].median()
-    medians = medians.assign(paper=theirs).sort_index(ascending=False)
-    named = {"here": FINE_TUNED, "in the paper": "paper", "here, no training": POST_TRAINING}
+    same = paper[paper["model"].isin(rows["model"])]
+    medians = medians.assign(paper=same.groupby("n_bits")["lead"].median())
+    medians = medians.sort_index(ascending=False)
+    n = same["model"].nunique()
+    theirs = f"in the paper, same {n} networks" if n > 1 else "in the paper, same network"
+    named = {"here": FINE_TUNED, theirs: "paper", "here, no training": POST_TRAINING}
     columns: dict[str, list] = {"bits": medians.index.astype(int).tolist()}
     for name, column in named.items():
         values = medians[column] if column in medians else [math.nan] * len(medians)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from pqlib.experiments.finetune_config import FineTune
 from pqlib.experiments.presets import Recipe
+from pqlib.training.settings import Settings
 from pqlib.training_findings import (
     FINE_TUNED,
     NAMES,
@@ -136,7 +137,7 @@ def spared_words(spared: pd.DataFrame) -> dict[str, str]:
     -------
     dict
         ``spared_effect`` on each method, in points; ``authors_lead`` of quantization where it
-        alone spares them, and ``fair_lead`` where no method does.
+        alone spares them, ``fair_lead`` where no method does, ``both_lead`` where both do.
     """
     alike, authors, both = (spared.loc[comparison] for comparison in SPARED)
     quantization, pruning = (both[m] - alike[m] for m in ("quantization", "pruning"))
@@ -145,6 +146,7 @@ def spared_words(spared: pd.DataFrame) -> dict[str, str]:
         "spared_effect": effect.replace("-", "−"),
         "authors_lead": lead_words(authors),
         "fair_lead": lead_words(alike),
+        "both_lead": lead_words(both),
     }
 
 
@@ -191,6 +193,23 @@ def grid_words(grid: Iterable[tuple[FineTune, int]]) -> dict[str, str]:
     }
 
 
+def reach_words(settings: Settings, n_images: int = _N_IMAGENET) -> str:
+    """How far Adam can take a scale in a training: "0.0006 in 57 steps".
+
+    Parameters
+    ----------
+    settings : Settings
+    n_images : int, default those of ImageNet
+
+    Notes
+    -----
+    A step of Adam has about the size of its rate, whatever the gradient's; this is the rate times
+    the number of steps. The cosine lowers it to about half.
+    """
+    n_steps = settings.n_steps(n_images)
+    return f"{n_steps * settings.scale_learning_rate:.1g} in {n_steps:,} steps"
+
+
 def recipes_table(recipes: Mapping[str, Recipe], plans: Mapping[str, FineTune]) -> dict[str, list]:
     """Columns of the paper's Table 4, a row per network.
 
@@ -203,10 +222,10 @@ def recipes_table(recipes: Mapping[str, Recipe], plans: Mapping[str, FineTune]) 
         "network": [NAMES[model] for model in recipes],
         "data": [plans[model].data.split("/")[-1] for model in recipes],
         "batch": [r.batch_size for r in recipes.values()],
-        "decay": [_power(r.weight_decay) for r in recipes.values()],
+        "decay": [power(r.weight_decay) for r in recipes.values()],
         "optimizer": [r.optimizer for r in recipes.values()],
         "epochs": [r.epochs for r in recipes.values()],
-        "rate": [_power(r.learning_rate) for r in recipes.values()],
+        "rate": [power(r.learning_rate) for r in recipes.values()],
     }
 
 
@@ -247,7 +266,8 @@ def table1_words(found: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def _power(value: float) -> str:
+def power(value: float) -> str:
+    """A small number, such as a learning rate, in short: "1e−5"."""
     return f"{value:g}".replace("e-0", "e−")
 
 

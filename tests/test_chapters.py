@@ -215,11 +215,13 @@ def test_the_training_chapter_on_other_networks(parameters, tmp_path):
     assert glued["lowest"] == str(parameters["bits"][0])
     if parameters["bits"] == [8]:
         assert "+0.0 points for quantization and +0.0 for pruning" in glued["spared_effect"]
-        assert glued["authors_lead"] == glued["fair_lead"]
+        assert glued["authors_lead"] == glued["fair_lead"] == glued["both_lead"]
+        assert glued["scale_moved"].endswith("at 8 bits")
     if "mIoU" in glued["fp_words"]:
         assert glued["simple_words"] == "" and "mIoU" in findings["fig-live-accuracy"]
     assert glued["table1_counts"].startswith("quantization is ahead in 53 of 56 cells")
     assert glued["edition_counts"].startswith("quantization is ahead in")
+    assert glued["edition_ahead"].startswith("quantization is ahead in")
 
 
 # what is compressed otherwise: nothing lost, one budget, another network, rows of this run alone

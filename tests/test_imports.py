@@ -17,7 +17,7 @@ ROOMS = (
     *("experiments", "option_types", "layers_command", "run_command"),
     *("layer_findings", "layer_words", "layer_plots"),
     *("training_findings", "simple_models", "training_words", "rate_findings", "sweep_findings"),
-    "spared_findings",
+    *("spared_findings", "edition_findings"),
     *("table1_leads", "leads_command"),
     *("agreement_findings", "agreement_command", "training_plots"),
     *("snr_statistics", "snr_findings", "snr_words", "snr_plots"),

@@ -54,9 +54,12 @@ def test_what_sparing_two_layers_does():
         "for pruning at 2 bits"
     )
     whole[2] = whole[2].assign(rate_pruning=0.01)
-    assert effects(table, pd.concat(whole))["effect_rates"] == "none"  # one rate, taken over
+    said = effects(table, pd.concat(whole))
+    assert said["effect_rates"] == "none"  # one rate, taken over
+    assert said["effect_taken"] == "pruning of MobileNet-V2 at 2 bits"
     whole = [cells.assign(tried_pruning="0.01 0.03") for cells in whole]
     said = effects(table, pd.concat(whole))
     assert said["effect_rates"] == "pruning of MobileNet-V2 at 2 bits"
+    assert said["effect_taken"] == "none"
     assert effects(other)["effect_networks"] == ""
     assert len(swept(table)) == 3 and fair in set(table["comparison"])

@@ -176,9 +176,12 @@ def test_median_leads_beside_the_papers(edition):
     assert sweep_findings.edition_leads(edition, paper_of(PAPER_LEADS)) == {  # without the ViT
         "bits": [8, 4, 2],
         "here": [pytest.approx(0.15), 0.0, 9.0],
-        "in the paper": [0.25, 2.0, 1.0],
+        "in the paper, same 3 networks": [0.25, 2.0, 1.0],
         "here, no training": [None, None, 40.0],
     }
+    single = sweep_findings.edition_leads(sweep_of({2: (5.0,)}, model="resnet18"),
+                                          paper_of(PAPER_LEADS))  # fmt: skip
+    assert single["in the paper, same network"] == [1.0]
 
 
 def test_our_edition_in_the_form_of_table_1(edition):

@@ -8,6 +8,7 @@ import pytest
 
 from pqlib import training_words as words
 from pqlib.experiments.presets import TABLE4, Sweep
+from pqlib.training.settings import Settings
 from pqlib.training_findings import SPARED, runs_table
 
 
@@ -127,6 +128,7 @@ def test_what_sparing_adds():
         "spared_effect": "+20.0 points for quantization and −1.0 for pruning",
         "authors_lead": "+30.0 (25.0 to 35.0)",
         "fair_lead": "+10.0 (5.0 to 15.0)",
+        "both_lead": "+31.0 (26.0 to 36.0)",
     }
     none = words.spared_words(spared(both=(59.96, 50.0)))["spared_effect"]
     assert none == "+0.0 points for quantization and +0.0 for pruning"
@@ -157,6 +159,15 @@ def test_how_much_there_is_to_run():
             "GPUs do in a second."
         ),
     }
+
+
+def test_how_far_a_scale_can_get():
+    settings = Settings(20, 256, 1e-3)
+    assert words.reach_words(settings) == "1 in 100,080 steps"  # 5,004 an epoch
+    assert words.reach_words(settings, 1000) == "0.0006 in 60 steps"
+    fast = Settings(20, 256, 1e-3, scale_learning_rate=1e-3, max_steps=5)
+    assert words.reach_words(fast, 1000) == "0.005 in 5 steps"
+    assert [words.power(rate) for rate in (1e-5, 0.01)] == ["1e−5", "0.01"]
 
 
 def test_table_4():

@@ -1,0 +1,195 @@
+"""What our edition of Table 1 says beyond who is ahead: exceptions, floors, what training adds.
+
+Its table is that of `pqlib.table1_leads.leads`; `pqlib.sweep_findings` counts its cells.
+"""
+
+import math
+
+import pandas as pd
+
+from pqlib.rate_findings import METHODS, beyond_words
+from pqlib.sweep_findings import fine_tuned, swept
+from pqlib.training_findings import (
+    ALIKE,
+    FINE_TUNED,
+    NAMES,
+    POST_TRAINING,
+    count_words,
+    exceptions,
+)
+from pqlib.verdicts import bits_phrase, by_bits, listed
+
+
+def words(
+    table: pd.DataFrame, paper: pd.DataFrame, floor: pd.DataFrame | None = None
+) -> dict[str, str]:
+    """What is to be said of the cells, beside `pqlib.sweep_findings.edition_words`.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `pqlib.table1_leads.leads`; networks without fine-tuned runs are left out.
+    paper : DataFrame
+        `pqlib.training_findings.cells` of the paper's table.
+    floor : DataFrame, optional
+        `pqlib.simple_models.TABLE`: what a model without a network gets.
+
+    Returns
+    -------
+    dict
+        ``edition_ahead``: who is ahead after fine-tuning, and where it is not quantization;
+        ``edition_range``: the smallest and the largest lead; ``edition_untested``: see `untested`;
+        ``edition_below``: see `below_floor`, empty without a floor; those of `gain_words` and of
+        `pqlib.rate_findings.beyond_words`.
+    """
+    fine = fine_tuned(table)
+    return {
+        "edition_ahead": ahead(fine),
+        "edition_range": lead_range(fine),
+        "edition_untested": untested(fine, paper),
+        "edition_below": below_floor(table, floor) if floor is not None else "",
+        **gain_words(table),
+        **beyond_words(fine),
+    }
+
+
+def ahead(cells: pd.DataFrame) -> str:
+    """Who is ahead in how many cells, in one clause.
+
+    "quantization is ahead in all 49 cells", or how the cells divide and where it is not ahead.
+    """
+    if (cells["winner"] == "quantization").all():
+        return f"quantization is ahead in all {len(cells)} cells"
+    return f"{count_words(cells)} ({exceptions(cells)})"
+
+
+def lead_range(cells: pd.DataFrame) -> str:
+    """The smallest and the largest lead of quantization, each with its cell.
+
+    "from +0.8 points (ResNet-18 at 8 bits) to +29.8 points (MobileNet-V3-small at 2 bits)".
+    """
+    ordered = cells.sort_values("lead", kind="stable")
+    ends = [
+        f"{_points(row['lead'])} ({NAMES[row['model']]} at {bits_phrase([int(row['n_bits'])])})"
+        for _, row in ordered.iloc[[0, -1]].iterrows()
+    ]
+    return f"from {ends[0]} to {ends[1]}"
+
+
+def untested(cells: pd.DataFrame, paper: pd.DataFrame) -> str:
+    """A sentence where no cell in which the paper does not have quantization ahead was run here.
+
+    Empty where one was, or where the paper has none: agreement could then have failed on it.
+    """
+    other = paper[paper["winner"] != "quantization"]
+    run = set(zip(cells["model"], cells["n_bits"], strict=True))
+    if other.empty or run & set(zip(other["model"], other["n_bits"], strict=True)):
+        return ""
+    whose = listed(f"{NAMES[m]}'s" for m in other["model"].unique())
+    many = f"the {len(other)} cells" if len(other) > 1 else "the one cell"
+    return (
+        f"But {many} in which the paper does not have quantization ahead, {whose}, "
+        f"{'are' if len(other) > 1 else 'is'} not among them. So this speaks of the paper's rule "
+        "and not of its exceptions."
+    )
+
+
+def below_floor(table: pd.DataFrame, floor: pd.DataFrame) -> str:
+    """Of the untrained cells in which quantization is not ahead, those where neither method counts.
+
+    Parameters
+    ----------
+    table, floor : DataFrame
+        As for `words`.
+
+    Returns
+    -------
+    str
+        A sentence that names the cells in which both methods have less than the model without a
+        network; empty where there are none.
+    """
+    least = {m: row["value"] for _, row in floor.iterrows() for m in str(row["models"]).split()}
+    rows = swept(table)
+    rows = rows[(rows["when"] == POST_TRAINING) & (rows["winner"] != "quantization")]
+    best = rows[[*METHODS]].max(axis=1)
+    low = [v < least.get(m, -math.inf) for m, v in zip(rows["model"], best, strict=True)]
+    found = rows[low]
+    if found.empty:
+        return ""
+    where = listed(
+        f"{NAMES[model]} at {bits_phrase(own['n_bits'].astype(int).tolist())}"
+        for model, own in found.groupby("model", sort=False)
+    )
+    n = len(rows)
+    of = f"The {'one' if n == 1 else n} in which it is not, {where},"
+    if len(found) < n:
+        of = f"Of the {n} in which it is not, {len(found)} ({where})"
+    return (
+        f"{of} {'says' if len(found) == 1 else 'say'} little: both methods have less there than "
+        "the model that has learned next to nothing."
+    )
+
+
+def gain_words(table: pd.DataFrame) -> dict[str, str]:
+    """What fine-tuning adds to each method, and in how many cells it takes something away.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As for `words`.
+
+    Returns
+    -------
+    dict
+        ``edition_gain_quant``, ``edition_gain_prune``: the median over networks at each budget, in
+        points; ``edition_lowered``: of how many cells training lowers each method, and at which
+        budgets. "not run" where no network was also tested without training.
+    """
+    rows = swept(table)
+    found = {}
+    lowered = []
+    for name, method in zip(("quant", "prune"), METHODS, strict=True):
+        wide = rows.pivot_table(index=["model", "n_bits"], columns="when", values=method)
+        if POST_TRAINING not in wide:
+            return dict.fromkeys(
+                ("edition_gain_quant", "edition_gain_prune", "edition_lowered"), "not run"
+            )
+        gain = (wide[FINE_TUNED] - wide[POST_TRAINING]).dropna()
+        medians = gain.groupby("n_bits").median()
+        found[f"edition_gain_{name}"] = by_bits({int(b): _points(v) for b, v in medians.items()})
+        worse = gain[gain < 0].groupby("n_bits").size()
+        at = ", ".join(f"{n} at {b} bits" for b, n in worse.items())
+        lowered.append(f"{method} in {worse.sum()} of {len(gain)} cells{f' ({at})' if at else ''}")
+    return found | {"edition_lowered": " and ".join(lowered)}
+
+
+def untrained_words(table: pd.DataFrame, model: str, n_bits: int) -> str:
+    """What a network has with each method and without training, beside its original: a clause.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As for `words`.
+    model : str
+    n_bits : int
+
+    Returns
+    -------
+    str
+        "at 8 bits quantization has 80.6 % accuracy and pruning 71.0 %, the original 80.6 %", or
+        "not run".
+    """
+    rows = table[(table["when"] == POST_TRAINING) & (table["comparison"] == ALIKE)]
+    rows = rows[(rows["model"] == model) & (rows["n_bits"] == n_bits)]
+    if rows.empty:
+        return "not run"
+    row = rows.iloc[0]
+    first, second = METHODS
+    return (
+        f"at {bits_phrase([n_bits])} {first} has {row[first]:.1f} % {row['metric']} and {second} "
+        f"{row[second]:.1f} %, the original {row['fp_value']:.1f} %"
+    )
+
+
+def _points(value) -> str:
+    return f"{value:+z.1f} points".replace("-", "−")
