@@ -22,7 +22,7 @@ ROOMS = (
     *("agreement_findings", "agreement_command", "training_plots"),
     *("snr_statistics", "snr_findings", "snr_words", "snr_networks", "snr_plots"),
     *("representations_command", "representation_findings", "representation_words"),
-    "representation_plots",
+    *("representation_rates", "representation_verdicts", "representation_plots"),
     *("book", "cli", "__main__"),
 )
 
