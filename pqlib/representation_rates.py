@@ -63,7 +63,7 @@ def run_words(runs: pd.DataFrame, model: str) -> dict[str, str]:
 
 
 def rate_words(table: pd.DataFrame, runs: pd.DataFrame, edition: pd.DataFrame | None) -> str:
-    """For which method and budget the rate was the best of those tried, and for which another.
+    """For which method and budget the rate is the one chosen of those tried, and for which not.
 
     Parameters
     ----------
@@ -81,7 +81,10 @@ def rate_words(table: pd.DataFrame, runs: pd.DataFrame, edition: pd.DataFrame | 
         A sentence or two, without the last full stop.
     """
     model = table["model"].iloc[0]
-    text = f"All runs share the learning rate {run_words(runs, model)['shown_rate']}"
+    rates = run_words(runs, model)["shown_rate"]
+    text = f"All runs share the learning rate {rates}"
+    if " and " in rates:
+        return f"The runs do not share one learning rate; they have {rates}"
     best: dict[str, list[int]] = {}
     other = []
     for run, row, method in _cells(table, runs, edition):
@@ -91,17 +94,17 @@ def rate_words(table: pd.DataFrame, runs: pd.DataFrame, edition: pd.DataFrame | 
             continue
         seeds = len(str(row["seeds"]).split())
         mean = f" on average over {seeds} seeds" if seeds > 1 else ""
-        rates = " or ".join(f"{rate:.2g}" for rate in sorted(set(chosen), reverse=True))
+        others = " or ".join(f"{rate:.2g}" for rate in sorted(set(chosen), reverse=True))
         other.append(
-            f"{method} at {bits_phrase([n_bits])} ({rates}, with {row[method]:.1f} % there{mean} "
+            f"{method} at {bits_phrase([n_bits])} ({others}, with {row[method]:.1f} % there{mean} "
             f"and {_end(table, run):.1f} % here)"
         )
     if not best and not other:
         return f"{text}. Whether it suits all of them alike was not tried"
     cells = [f"{method} at {bits_phrase(bits)}" for method, bits in best.items()]
-    said = [f"it was best for {listed(cells)}"] if best else []
-    said += [f"another was best for {listed(other)}"] if other else []
-    text = f"{text}. Of the rates tried in the chapter on fine-tuning, {'; '.join(said)}"
+    said = [f"validation chose it for {listed(cells)}"] if best else []
+    said += [f"{'' if best else 'validation chose '}another for {listed(other)}"] if other else []
+    text = f"{text}. Of those tried in the chapter on fine-tuning, {'; '.join(said)}"
     return f"{text}. How near a method comes to the original is said at this rate alone"
 
 

@@ -23,7 +23,7 @@ def control_sentences(table: pd.DataFrame) -> str:
         )
     return (
         "Hold the figure against the control: the original, fine-tuned without any compression, "
-        f"{words}. Training at this rate moves every network, an intact one away from itself"
+        f"{words}. Training at this rate moves even an intact network away from itself"
     )
 
 

@@ -41,8 +41,8 @@ def test_a_rate_that_suits_one_method_is_named():
     table, runs = watched()
     said = rates.rate_words(table, runs, edition(rate_quantization="0.0100002 0.0100002"))
     assert said == (
-        "All runs share the learning rate 0.01. Of the rates tried in the chapter on fine-tuning, "
-        "it was best for quantization at 2 and 4 bits; another was best for pruning at 2 bits "
+        "All runs share the learning rate 0.01. Of those tried in the chapter on fine-tuning, "
+        "validation chose it for quantization at 2 and 4 bits; another for pruning at 2 bits "
         "(0.03, with 80.0 % there on average over 2 seeds and 53.0 % here) and pruning at 4 bits "
         f"(0.03, with 80.0 % there on average over 2 seeds and 53.0 % here). {LAST}"
     )
@@ -57,15 +57,16 @@ def test_the_accuracy_here_is_that_of_the_cell_after_the_last_epoch():
     assert "pruning at 4 bits (0.03, with 80.0 % there and 73.0 % here)" in said
 
 
-def test_a_rate_that_was_best_for_all_or_for_none():
+def test_a_rate_that_was_chosen_for_all_or_for_none():
     table, runs = watched(0.03)
     best = rates.rate_words(table, runs, edition(rate_quantization="0.03"))
     assert best.endswith(
-        f"it was best for quantization at 2 and 4 bits and pruning at 2 and 4 bits. {LAST}"
+        f"validation chose it for quantization at 2 and 4 bits and pruning at 2 and 4 bits. {LAST}"
     )
     table, runs = watched(0.5)
     none = rates.rate_words(table, runs, edition())
-    assert "it was best" not in none and none.count("bits (0.0") == 4
+    assert "chose it" not in none and "validation chose another for" in none
+    assert none.count("bits (0.0") == 4
 
 
 def test_what_was_not_tried_is_not_said():
@@ -75,6 +76,14 @@ def test_what_was_not_tried_is_not_said():
     others = (None, edition(model="vit_small"), edition(when="post-training"), over)
     for cells in others:
         assert rates.rate_words(table, runs, cells) == f"{alone} tried"
+
+
+def test_several_rates_are_no_shared_one():
+    table, runs = watched()
+    runs.loc[0, "learning_rate"] = 0.03
+    assert rates.rate_words(table, runs, edition()) == (
+        "The runs do not share one learning rate; they have 0.03 and 0.01"
+    )
 
 
 def test_how_runs_were_made():
