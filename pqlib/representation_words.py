@@ -16,6 +16,7 @@ from pqlib.representation_findings import (
     difference_words,
     differences,
     final_epoch,
+    last_layer,
     last_layer_moves,
     last_layer_words,
     plain,
@@ -34,10 +35,10 @@ _PREDICTION = {
 
 
 def ends_words(table: pd.DataFrame, n_bits: int) -> str:
-    """Accuracy after the last epoch, by method: "91.2 under quantization, 89.0 under pruning"."""
+    """Accuracy after the last epoch, by method: "91.2 % under quantization, 89 ..."."""
     last = table[(table["n_bits"] == n_bits) & (table["epoch"] == table["epoch"].max())]
     ends = last.groupby("method")["accuracy"].first()
-    return ", ".join(f"{ends[m]:.1f} under {name}" for m, name in NAMES.items() if m in ends)
+    return ", ".join(f"{ends[m]:.1f} % under {name}" for m, name in NAMES.items() if m in ends)
 
 
 def accuracy_words(table: pd.DataFrame) -> str:
@@ -60,6 +61,18 @@ def control_words(table: pd.DataFrame) -> str:
         return "was not run"
     snr, cka = (plain(rows[measure].mean(), measure) for measure in ("sqnr_db", "cka"))
     return f"ends at {snr} dB and a CKA of {cka}, on average over layers"
+
+
+def remeasured_words(table: pd.DataFrame) -> str:
+    """Why the network without compression does not begin with the accuracy of the original.
+
+    A sentence in brackets; empty if it does, or was not run.
+    """
+    rows = table[(table["method"] == "uncompressed") & (table["epoch"] == 0)]
+    begin, original = (f"{rows[name].mean():.1f}" for name in ("accuracy", "fp_value"))
+    if rows.empty or begin == original:
+        return ""
+    return f"(No compression begins with {begin} %, since batch norm was measured again.)"
 
 
 def negative_words(table: pd.DataFrame) -> str:
@@ -115,9 +128,12 @@ def table_words(table: pd.DataFrame) -> dict[str, str]:
         ``shown_layers``, ``shown_epochs`` and ``shown_bits`` (the fewest), as numbers alone;
         ``shown_fp``, the accuracy of the original; ``shown_accuracy``, see `accuracy_words`;
         ``shown_final``, the epoch from which gradual pruning has its final zeros, a dash if it was
-        not run; ``chance_range`` of CKA with unpaired images; ``control_words``.
+        not run; ``chance_range`` of CKA with unpaired images, of all layers, and ``chance_last``,
+        of the last one before the classifier; ``control_words``; ``remeasured``, see
+        `remeasured_words`.
     """
     chance = table["cka_unpaired"]
+    of_last = chance[table["layer"] == last_layer(table)]
     return {
         "shown_layers": str(table["layer"].nunique()),
         "shown_epochs": str(int(table["epoch"].max())),
@@ -126,7 +142,9 @@ def table_words(table: pd.DataFrame) -> dict[str, str]:
         "shown_accuracy": accuracy_words(table),
         "shown_final": str(final_epoch(table)) if "prune" in set(table["method"]) else "–",
         "chance_range": f"{chance.min():.2f} and {chance.max():.2f}",
+        "chance_last": f"{of_last.min():.2f} and {of_last.max():.2f}",
         "control_words": control_words(table),
+        "remeasured": remeasured_words(table),
     }
 
 

@@ -27,6 +27,7 @@ PREDICTORS = {  # columns
 EXPECTED = {"snr": -1, "snr_db": -1, "noise": 1, "logit_snr_db": -1}  # sign, with a loss
 OUTCOMES = {"drop": "accuracy lost (points)", "increase": "cross-entropy gained (nats)"}
 UNITS = {"drop": "points", "increase": "nats"}
+SMALL_NOISE = 0.1  # of the signal, "a tenth" in words: up to there the loss may be proportional
 _STRONG, _MODERATE = 0.8, 0.5  # of a correlation's size, where it is put into a word
 
 
@@ -150,15 +151,22 @@ def mean_gap(pairs: pd.DataFrame, *, n_draws: int = 1000, seed: int = 0) -> Esti
 
 
 def sensitivities(table: pd.DataFrame, outcome: str = "increase") -> pd.DataFrame:
-    """What a unit of noise costs in each layer, the cheapest first.
+    """What a unit of noise costs in each layer while there is little of it, the cheapest first.
 
     Returns
     -------
     DataFrame
         ``layer`` and ``slope``: the line through the origin of least squares, sum(noise y) /
-        sum(noise^2), over the rows of both methods in which the outcome y is finite.
+        sum(noise^2), over the rows of both methods in which the outcome y is finite and the noise
+        at most `SMALL_NOISE`.
+
+    Notes
+    -----
+    Squares weight the largest noise most. Were rows beyond taken, where the loss is no longer
+    proportional, they would decide the slope.
     """
     rows = finite_rows(table, "noise", outcome)
+    rows = rows[rows["noise"] <= SMALL_NOISE]
     slopes = {
         layer: float((g["noise"] * g[outcome]).sum() / (g["noise"] ** 2).sum())
         for layer, g in rows.groupby("layer", sort=False)
@@ -207,18 +215,35 @@ def order_words(found: Estimate) -> str:
     return f"SNR orders the losses {word}{way} ({rank})"
 
 
+def ends_of(slopes: pd.DataFrame) -> list[str]:
+    """The cheapest and the dearest of the layers of `sensitivities` that cost anything."""
+    layers = slopes.loc[slopes["slope"] > 0, "layer"].tolist()
+    return [*dict.fromkeys([layers[0], layers[-1]])] if layers else []
+
+
 def spread_words(slopes: pd.DataFrame) -> str:
-    """From which to which layer a unit of noise costs how much."""
+    """From which to which layer a unit of noise costs how much; of `sensitivities`.
+
+    Layers whose slope is not positive are counted, and have no part in the range.
+    """
     if slopes.empty:
-        return "no layer has an error to compare"
-    first, last = slopes.iloc[0], slopes.iloc[-1]
-    ends = (
-        f"a unit of noise costs from {_number(first['slope'])} nats ({first['layer']}) to "
-        f"{_number(last['slope'])} ({last['layer']})"
-    )
-    if first["slope"] <= 0:
-        return ends
-    return f"{ends}, {_number(last['slope'] / first['slope'])} times as much"
+        return "no layer has an error of at most a tenth of its signal to compare"
+    where = "where the noise is at most a tenth of the signal, a unit of it costs"
+    found = slopes[slopes["slope"] > 0]
+    n_free = len(slopes) - len(found)
+    if found.empty:
+        return f"{where} nothing that can be seen, in any of {len(slopes)} layers"
+    first, last = found.iloc[0], found.iloc[-1]
+    text = f"{where} {_number(first['slope'])} nats ({first['layer']})"
+    if len(found) > 1:
+        text = (
+            f"{where} from {_number(first['slope'])} nats ({first['layer']}) to "
+            f"{_number(last['slope'])} ({last['layer']}), "
+            f"{_number(last['slope'] / first['slope'])} times as much"
+        )
+    if n_free:
+        text += f"; in {n_free} of {len(slopes)} layers it costs nothing that can be seen"
+    return text
 
 
 def dearer(gap: Estimate, unit: str) -> str:

@@ -15,6 +15,7 @@ from pqlib.snr_findings import (
     UNITS,
     at_equal_snr,
     dearer,
+    ends_of,
     found_in,
     mean_gap,
     of_method,
@@ -101,7 +102,7 @@ def loss_against_noise(table: pd.DataFrame, name: str) -> Finding:
     slopes = sensitivities(table)
     shown = finite_rows(table, "noise", "increase")
     shown = shown[(shown["noise"] > 0) & (shown["increase"] > _FLOOR)]
-    named = {} if slopes.empty else {slopes["layer"].iloc[0]: "^", slopes["layer"].iloc[-1]: "v"}
+    named = dict(zip(ends_of(slopes), "^v", strict=False))
     for axes, (method, style) in zip(panels, METHODS.items(), strict=True):
         for layer, rows in of_method(shown, method).groupby("layer", sort=False):
             rows = rows.sort_values("noise")
@@ -118,7 +119,11 @@ def loss_against_noise(table: pd.DataFrame, name: str) -> Finding:
             log_axes(axes, "y")
             axes.set_ylim(bottom=_FLOOR)
     panels[0].set_ylabel("cross-entropy gained (nats)")
-    looks = [("^", "-", "cheapest layer"), ("v", "-", "dearest layer"), ("", ":", "proportional")]
+    looks = [
+        ("^", "-", "cheapest layer that costs"),
+        ("v", "-", "dearest layer"),
+        ("", ":", "proportional"),
+    ]
     handles = [Line2D([], [], color=NEUTRAL["color"], marker=m, linestyle=s, label=t)
                for m, s, t in looks]  # fmt: skip
     figure.legend(handles=handles, frameon=False, fontsize=9, loc="outside upper left", ncols=3)

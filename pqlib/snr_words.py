@@ -1,6 +1,7 @@
 """Sentences and small tables of the chapter on layer SNR and accuracy, made of its tables.
 
-What is counted and judged is in `pqlib.snr_findings`.
+What is counted and judged is in `pqlib.snr_findings`, what several networks say side by side in
+`pqlib.snr_networks`.
 """
 
 from collections.abc import Mapping
@@ -10,17 +11,13 @@ import pandas as pd
 from pqlib.snr_findings import (
     BOTH,
     METHODS,
-    at_equal_snr,
     dearer,
     found_in,
-    halves,
-    mean_gap,
     of_method,
     order_words,
-    strength,
     unresolved,
 )
-from pqlib.snr_statistics import Estimate, across_layers, correlation, within_layers
+from pqlib.snr_statistics import Estimate
 
 SCALES = {  # a column, what to call it in short, and in a table
     "snr": ("linear", "SNR, linear"),
@@ -101,7 +98,7 @@ def table_words(table: pd.DataFrame, *, finished: bool) -> dict[str, str]:
 
 
 def rank_words(found: pd.DataFrame) -> dict[str, str]:
-    """What the rank correlations of SNR and loss say, and what becomes of the paper's claim.
+    """What the rank correlations of SNR and loss say.
 
     Parameters
     ----------
@@ -111,41 +108,29 @@ def rank_words(found: pd.DataFrame) -> dict[str, str]:
     Returns
     -------
     dict
-        ``agree``: how strongly SNR and the accuracy lost go together; ``order_both``,
-        ``order_drop``: see `pqlib.snr_findings.order_words`; ``rank_quant``, ``rank_prune``,
-        ``drop_quant``, ``drop_prune``: correlations with the cross-entropy gained and the accuracy
-        lost; ``fig6_quantization``, ``fig6_pruning``: the latter again; ``fig6_scales``: Pearson's
-        correlation of the accuracy lost with the linear SNR and with its inverse.
+        ``order_both``, ``order_drop``: see `pqlib.snr_findings.order_words`; ``rank_quant``,
+        ``rank_prune``, ``drop_quant``, ``drop_prune``: correlations with the cross-entropy gained
+        and the accuracy lost; ``fig6_quantization``, ``fig6_pruning``: the latter again;
+        ``fig6_scales``: Pearson's correlation of the accuracy lost with the linear SNR and with
+        its inverse.
     """
     ranks = {
         (method, outcome): found_in(found, method, "snr_db", outcome, "spearman")
         for method in (*METHODS, BOTH)
         for outcome in ("drop", "increase")
     }
-    quantization, pruning = METHODS
     drops = scale_words(found, "drop", "drop")
     return {
-        "agree": _agree(ranks[quantization, "drop"], ranks[pruning, "drop"]),
         "order_both": order_words(ranks[BOTH, "increase"]),
         "order_drop": order_words(ranks[BOTH, "drop"]),
-        "rank_quant": str(ranks[quantization, "increase"]),
-        "rank_prune": str(ranks[pruning, "increase"]),
-        "drop_quant": str(ranks[quantization, "drop"]),
-        "drop_prune": str(ranks[pruning, "drop"]),
-        "fig6_quantization": str(ranks[quantization, "drop"]),
-        "fig6_pruning": str(ranks[pruning, "drop"]),
+        "rank_quant": str(ranks["quantization", "increase"]),
+        "rank_prune": str(ranks["pruning", "increase"]),
+        "drop_quant": str(ranks["quantization", "drop"]),
+        "drop_prune": str(ranks["pruning", "drop"]),
+        "fig6_quantization": str(ranks["quantization", "drop"]),
+        "fig6_pruning": str(ranks["pruning", "drop"]),
         "fig6_scales": f"{drops['drop_linear']} and {drops['drop_noise']}",
     }
-
-
-def _agree(quantization: Estimate, pruning: Estimate) -> str:
-    """What becomes of "a strong correlation between SNR and accuracy"."""
-    seen = [strength(e) if e.sign < 0 else "not beyond chance" for e in (quantization, pruning)]
-    if seen == ["strongly", "strongly"]:
-        return "We see it, for both methods"
-    both = f"{seen[0]} under quantization and {seen[1]} under pruning"
-    both = f"{seen[0]} under both methods" if seen[0] == seen[1] else both
-    return f"We see less: SNR and the accuracy lost go together {both}"
 
 
 def ranks_table(found: pd.DataFrame) -> dict[str, list]:
@@ -257,94 +242,3 @@ def layer_gap_words(pairs: pd.DataFrame) -> dict[str, str]:
     own = pairs.groupby("layer")["difference"].mean()
     median = f"{own.median():+z.3f} nats".replace("-", "−") if len(own) else "not defined"
     return {"gap_layers": f"{int((own > 0).sum())} of {len(own)}", "gap_median": median}
-
-
-def claims(table: pd.DataFrame, *, n_draws: int, seed: int) -> dict[str, Estimate]:
-    """The estimates that the chapter's claims rest on, by name.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Of `pqlib.snr_findings.prepared`, for one network.
-    n_draws, seed : int
-        Of layers, for the intervals.
-    """
-    draws = {"n_draws": n_draws, "seed": seed}
-    found = {
-        f"SNR and {name}, {method}": correlation(
-            of_method(table, method), "snr_db", outcome, "spearman", **draws
-        )
-        for outcome, name in (("increase", "cross-entropy gained"), ("drop", "accuracy lost"))
-        for method in METHODS
-    }
-    lower, higher = [*halves(table).values(), table.iloc[:0]][:2]
-    for way, function, rows in (
-        ("within a layer", within_layers, table),
-        ("between layers, lower budgets", across_layers, lower),
-        ("between layers, higher budgets", across_layers, higher),
-    ):
-        rank = function(rows, "snr_db", "increase", **draws)
-        found[f"SNR and cross-entropy gained, {way}"] = rank
-    for at in reversed(METHODS):
-        excess = mean_gap(at_equal_snr(table, "increase", at), **draws)
-        found[f"pruning's excess (nats) at the SNRs of {at}"] = excess
-    return found
-
-
-def claims_words(found: Mapping[str, Mapping[str, Estimate]]) -> dict[str, str]:
-    """What networks say to the claims, by the signs of intervals.
-
-    Parameters
-    ----------
-    found : mapping of str to mapping
-        By network; of `claims`.
-
-    Returns
-    -------
-    dict
-        ``alike``: how many have one sign in all networks; ``untold``: in how many all intervals
-        hold zero; ``unlike``: the others.
-    """
-    signs = pd.DataFrame({n: {c: e.sign for c, e in own.items()} for n, own in found.items()})
-    same = signs.nunique(axis=1) == 1
-    untold = (signs == 0).all(axis=1)
-    return {
-        "alike": f"{(same & ~untold).sum()} of {len(signs)}",
-        "untold": str(untold.sum()),
-        "unlike": "; ".join(signs.index[~same]) or "none",
-    }
-
-
-def drop_words(found: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """Rank correlations of SNR and the accuracy lost, by network and method; of `claims`."""
-    return "; ".join(
-        f"{network} {' and '.join(str(own[f'SNR and accuracy lost, {m}']) for m in METHODS)}"
-        for network, own in found.items()
-    )
-
-
-def claims_table(
-    tables: Mapping[str, pd.DataFrame], found: Mapping[str, Mapping[str, Estimate]]
-) -> dict[str, list[str]]:
-    """Columns: what each network's rows hold, and what they say to each claim.
-
-    Parameters
-    ----------
-    tables : mapping of str to DataFrame
-        By network as readers call it; of `pqlib.snr_findings.prepared`.
-    found : mapping of str to mapping
-        Of `claims`, for the same networks.
-    """
-    columns: dict[str, list[str]] = {}
-    for network, table in tables.items():
-        held = table_words(table, finished=False)
-        said = {
-            "layers": held["table_layers"],
-            "images": held["table_images"],
-            "accuracy to begin with": held["table_fp"],
-            "rows that accuracy cannot tell from the original": held["table_quiet"],
-            **{claim: str(estimate) for claim, estimate in found[network].items()},
-        }
-        columns.setdefault("claim", [*said])
-        columns[network] = [*said.values()]
-    return columns

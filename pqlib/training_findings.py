@@ -64,6 +64,24 @@ def read_table(name: str, folder: str) -> pd.DataFrame | None:
     return None
 
 
+def alike_cells(folder: str) -> pd.DataFrame | None:
+    """Cells of our edition of Table 1 and of the published networks, with all layers alike.
+
+    Parameters
+    ----------
+    folder : str
+        Where the committed tables are, see `read_table`; "" for none.
+
+    Returns
+    -------
+    DataFrame, optional
+        Rows of `pqlib.table1_leads.leads`, of networks fine-tuned and not; None without a table.
+    """
+    tables = [read_table(name, folder) for name in (OURS, PUBLISHED)]
+    found = [table[table["comparison"] == ALIKE] for table in tables if table is not None]
+    return pd.concat(found, ignore_index=True) if found else None
+
+
 def cells(table: pd.DataFrame) -> pd.DataFrame:
     """Both methods side by side, one row per (model, n_bits).
 

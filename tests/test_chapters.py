@@ -262,9 +262,14 @@ def test_the_chapter_on_layer_snr(parameters, tmp_path):
     if parameters.get("results") == "":
         assert glued["table_rows"] == str(n_live)
         assert glued["table_made"].startswith("It is not at hand")
+        assert glued["networks_said"] == "There is no other network to compare it with"
+        assert glued["elsewhere"] == "" and "ResNet-18" not in glued["agree"]
     else:
         assert (glued["table_rows"], glued["table_images"]) == ("280", "1,017")
         assert glued["table_made"].startswith("The table was made at commit")
+        assert glued["networks_said"].startswith("Alike in all 3 are")
+        for name in ("agree", "within_networks", "drop_networks"):
+            assert all(n in glued[name] for n in ("live run", "ResNet-20", "ResNet-18"))
     if len(parameters["bits"]) == 1:
         assert glued["within_claim"].startswith("Within a layer there is nothing to put")
 
@@ -289,8 +294,13 @@ def test_the_chapter_on_representations_otherwise(parameters, tmp_path):
         assert glued["claim_once"] == glued["live_claim"]
         assert findings["fig-last-layer"] == findings["fig-live-last-layer"]
         assert glued["control_words"] == "was not run"
+        assert "was not run" in glued["control_sentences"] and "was not run" in glued["repaired"]
+        assert glued["rate_words"].endswith("was not tried") and glued["remeasured"] == ""
+        assert glued["vit_rate_words"] == glued["rate_words"]
     else:
         assert glued["shown_layers"] == "20" and "ResNet-20" in glued["shown_words"]
+        assert glued["shown_rate"] in glued["rate_words"] and "chose" in glued["vit_rate_words"]
+        assert glued["starts_ends"] in glued["starts_compared"]
     assert glued["vit_words"].startswith("the live run again") == live_again
     if not live_again:
         assert glued["vit_shown_layers"] == "50" and "ViT" in glued["vit_words"]

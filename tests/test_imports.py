@@ -20,9 +20,9 @@ ROOMS = (
     *("spared_findings", "edition_findings"),
     *("table1_leads", "leads_command"),
     *("agreement_findings", "agreement_command", "training_plots"),
-    *("snr_statistics", "snr_findings", "snr_words", "snr_plots"),
+    *("snr_statistics", "snr_findings", "snr_words", "snr_networks", "snr_plots"),
     *("representations_command", "representation_findings", "representation_words"),
-    "representation_plots",
+    *("representation_rates", "representation_verdicts", "representation_plots"),
     *("book", "cli", "__main__"),
 )
 

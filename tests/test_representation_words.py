@@ -29,10 +29,10 @@ def test_where_the_runs_end(table):
     at_four = table["n_bits"].eq(4).fillna(False)
     shown = table.assign(accuracy=table["accuracy"].where(~at_four, 70.0))
     assert words.ends_words(shown, 2) == (
-        "53.0 under quantization, 53.0 under pruning, 53.0 under pruning at once"
+        "53.0 % under quantization, 53.0 % under pruning, 53.0 % under pruning at once"
     )
-    assert words.ends_words(shown, 4).startswith("70.0 under quantization, 70.0 under pruning")
-    assert words.ends_words(of("prune_at_once"), 2) == "53.0 under pruning at once"
+    assert words.ends_words(shown, 4).startswith("70.0 % under quantization, 70.0 % under pruning")
+    assert words.ends_words(of("prune_at_once"), 2) == "53.0 % under pruning at once"
 
 
 def test_accuracy_goes_from_the_first_epoch_to_the_last_at_the_fewest_bits(table):
@@ -86,6 +86,16 @@ def test_the_control(table):
     assert words.control_words(of("lsq")) == "was not run"
 
 
+def test_batch_norm_measured_again_moves_the_beginning(table):
+    again = words.remeasured_words
+    assert again(table) == (
+        "(No compression begins with 50.0 %, since batch norm was measured again.)"
+    )
+    assert words.table_words(table)["remeasured"] == again(table)
+    assert again(table.assign(fp_value=50.04)) == ""
+    assert again(of("lsq")) == ""
+
+
 def test_what_a_table_holds(table):
     said = words.table_words(table)
     assert (said["shown_layers"], said["shown_epochs"], said["shown_bits"]) == ("4", "3", "2")
@@ -93,6 +103,11 @@ def test_what_a_table_holds(table):
     assert said["chance_range"] == "0.10 and 0.10"
     rising = table.assign(cka_unpaired=np.linspace(0.2, 0.4, len(table)))
     assert words.table_words(rising)["chance_range"] == "0.20 and 0.40"
+    last = table["layer"] == "conv2"
+    other = table.assign(cka_unpaired=table["cka_unpaired"].where(~last, 0.3))
+    other.loc[last.idxmax(), "cka_unpaired"] = 0.25
+    assert words.table_words(other)["chance_last"] == "0.25 and 0.30"
+    assert words.table_words(other)["chance_range"] == "0.10 and 0.30"
     assert words.table_words(of("lsq", "prune_at_once"))["shown_final"] == "–"
     assert all(isinstance(text, str) for text in said.values())
 

@@ -126,12 +126,36 @@ def test_sensitivities():
     slopes = findings.sensitivities(rows())
     assert slopes["layer"].tolist() == [f"layer{i}" for i in range(5)]
     assert np.allclose(slopes["slope"], [1, 2, 3, 4, 5])
+    small = "where the noise is at most a tenth of the signal, a unit of it costs"
     assert findings.spread_words(slopes) == (
-        "a unit of noise costs from 1 nats (layer0) to 5 (layer4), 5 times as much"
+        f"{small} from 1 nats (layer0) to 5 (layer4), 5 times as much"
     )
-    below = slopes.assign(slope=[-1.0, 2, 3, 4, 5])
-    assert findings.spread_words(below).endswith("from −1 nats (layer0) to 5 (layer4)")
+    assert findings.ends_of(slopes) == ["layer0", "layer4"]
+    below = slopes.assign(slope=[-1.0, 0, 3, 4, 6])
+    assert findings.spread_words(below) == (
+        f"{small} from 3 nats (layer2) to 6 (layer4), 2 times as much; "
+        "in 2 of 5 layers it costs nothing that can be seen"
+    )
+    assert findings.ends_of(below) == ["layer2", "layer4"]
+    one = below.assign(slope=[-1.0, -1, -1, 0, 6])
+    assert findings.spread_words(one) == (
+        f"{small} 6 nats (layer4); in 4 of 5 layers it costs nothing that can be seen"
+    )
+    assert findings.ends_of(one) == ["layer4"]
+    none = slopes.assign(slope=-1.0)
+    assert findings.spread_words(none) == f"{small} nothing that can be seen, in any of 5 layers"
+    assert findings.ends_of(none) == []
     assert findings.sensitivities(CASES["exact"]).empty
+    assert findings.spread_words(findings.sensitivities(CASES["exact"])).startswith("no layer has")
+
+
+def test_much_noise_has_no_part_in_a_sensitivity():
+    table = rows()
+    loud = table["noise"] > findings.SMALL_NOISE
+    assert 0 < loud.sum() < len(table)
+    other = table.assign(increase=table["increase"].where(~loud, 100.0))
+    assert findings.sensitivities(other).equals(findings.sensitivities(table))
+    assert findings.sensitivities(table[loud]).empty
 
 
 def test_losses_that_fall():

@@ -8,7 +8,7 @@ from snr_cases import rows
 
 from pqlib import snr_words as words
 from pqlib.snr_findings import KINDS, METHODS, OUTCOMES, PREDICTORS, at_equal_snr, correlations
-from pqlib.snr_statistics import Estimate, correlation
+from pqlib.snr_statistics import Estimate
 
 DOWN, TIE, UP = (
     Estimate(-0.9, -1, -0.8, 9, 3),
@@ -16,7 +16,6 @@ DOWN, TIE, UP = (
     Estimate(0.9, 0.8, 1, 9, 3),
 )
 MILD = Estimate(-0.3, -0.5, -0.1, 9, 3)
-LESS = "We see less: SNR and the accuracy lost go together"
 NONE = Estimate(math.nan, math.nan, math.nan, 0, 0)
 
 
@@ -80,27 +79,9 @@ def test_ranks_stand_where_they_belong():
         assert columns[name] == [text[m, "snr_db", outcome, "spearman"] for m in columns[""]]
 
 
-@pytest.mark.parametrize(
-    ("quantization", "pruning", "start"),
-    [
-        (DOWN, DOWN, "We see it, for both methods"),
-        (MILD, MILD, f"{LESS} weakly under both methods"),
-        (MILD, DOWN, f"{LESS} weakly under quantization and strongly under pruning"),
-        (DOWN, TIE, f"{LESS} strongly under quantization and not beyond chance under pruning"),
-        (TIE, NONE, f"{LESS} not beyond chance under both methods"),
-        (UP, UP, f"{LESS} not beyond chance under both methods"),
-    ],
-)
-def test_whether_we_see_a_strong_correlation_with_accuracy(quantization, pruning, start):
-    of = {"quantization": quantization, "pruning": pruning, "both": TIE}
-    drop = found(lambda m, p, o, k: of[m] if o == "drop" else UP)
-    assert words.rank_words(drop)["agree"] == start
-
-
 def test_words_of_real_rows():
     table = correlations(rows(), n_draws=60)
     said = words.rank_words(table) | words.scale_words(table, "pearson")
-    assert said["agree"] == f"{LESS} strongly under quantization and moderately under pruning"
     assert said["order_both"].startswith("SNR orders the losses")
     assert said["pearson_db"].startswith("−") and not said["pearson_noise"].startswith("−")
 
@@ -204,39 +185,3 @@ def test_gaps_layer_by_layer():
 
 def test_no_zero_has_a_sign():
     assert str(Estimate(-0.001, -0.004, 0.004, 9, 3)) == "0.00 (0.00 to 0.00)"
-
-
-def test_what_no_network_can_tell_is_not_alike():
-    said = words.claims_words({"a": {"x": TIE, "y": DOWN}, "b": {"x": TIE, "y": TIE}})
-    assert said == {"alike": "0 of 2", "untold": "1", "unlike": "y"}
-
-
-def test_claims_of_several_networks_stand_side_by_side():
-    tables = {"one": whole(dearer=3.0), "other": whole(dearer=0.2)}
-    claims = {n: words.claims(t, n_draws=100, seed=0) for n, t in tables.items()}
-    quantization = tables["one"].query("method == 'quantization'")
-    rank = correlation(quantization, "snr_db", "increase", "spearman", n_draws=100, seed=0)
-    assert claims["one"]["SNR and cross-entropy gained, quantization"] == rank
-
-    said = words.claims_words(claims)
-    assert said["unlike"] == (
-        "pruning's excess (nats) at the SNRs of pruning; "
-        "pruning's excess (nats) at the SNRs of quantization"
-    )
-    assert said["alike"] == "5 of 9"
-    assert said["untold"] == "2"  # between layers: five of them are too few
-    alone = words.claims_words({"one": claims["one"]})
-    assert alone == {"alike": "7 of 9", "untold": "2", "unlike": "none"}
-
-    drops = [str(claims["other"][f"SNR and accuracy lost, {m}"]) for m in METHODS]
-    assert words.drop_words(claims).endswith(f"; other {drops[0]} and {drops[1]}")
-
-    columns = words.claims_table(tables, claims)
-    assert [*columns] == ["claim", "one", "other"]
-    assert columns["claim"][:2] == ["layers", "images"] and columns["one"][:2] == ["5", "1,000"]
-    assert columns["one"][4] == str(rank) and len(columns["other"]) == 13
-
-
-def whole(**options):
-    """Rows with the accuracy and the seconds that a committed table has."""
-    return rows(**options).assign(fp_accuracy=90.0, seconds=1.0)

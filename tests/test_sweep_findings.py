@@ -6,6 +6,7 @@ from sweep_cases import sweep_of
 
 from pqlib import sweep_findings
 from pqlib.experiments.presets import MODELS
+from pqlib.training_findings import alike_cells
 
 
 def test_a_sweep_in_words():
@@ -195,3 +196,15 @@ def test_our_edition_in_the_form_of_table_1(edition):
     assert shown["2 bits"] == [89.0, 80.0, 120.0, 80.0, 93.0, 80.0, 85.0, 80.0]
     assert shown["8 bits"][2:] == [None, None, 80.2, 80.0, None, None]
     assert set(shown["original"]) == {92.0}
+
+
+def test_cells_with_all_layers_alike_of_both_tables(tmp_path):
+    folder = str(tmp_path)
+    assert alike_cells("") is None and alike_cells(folder) is None
+    small = sweep_of({2: (9.0,), 4: (3.0,)}, model="resnet18")
+    spared = small.assign(comparison="the authors' default")
+    pd.concat([small, spared]).to_csv(tmp_path / "table1_small_data.csv", index=False)
+    assert alike_cells(folder)["model"].tolist() == ["resnet18"] * 2
+    sweep_of({2: (9.0,)}).to_csv(tmp_path / "cifar_resnets.csv", index=False)
+    assert alike_cells(folder)["model"].tolist() == ["resnet18"] * 2 + ["cifar_resnet20"]
+    assert (alike_cells(folder)["comparison"] == "fair, all layers alike").all()
