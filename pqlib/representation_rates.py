@@ -72,8 +72,8 @@ def rate_words(table: pd.DataFrame, runs: pd.DataFrame, edition: pd.DataFrame | 
     runs : DataFrame
         Of `read_runs` or `runs_of`.
     edition : DataFrame, optional
-        Of `pqlib.training_findings.alike_cells`. Budgets at which a single rate was tried took it over from
-        another and are left out.
+        Of `pqlib.training_findings.alike_cells`. Budgets at which a single rate was tried took it
+        over from another and are left out.
 
     Returns
     -------
