@@ -98,7 +98,7 @@ def comparison(parts: Mapping[str, Sequence[Mapping[str, Any]]], texts: Mapping[
         What each chapter glued, by chapter and name.
     """
     return "\n\n".join(
-        f"## {heading}\n\n::::{{div}} full-width\n{comparison_table(rows, texts)}\n::::"
+        f"## {heading}\n\n::::{{div}} full-width pq-comparison\n{comparison_table(rows, texts)}\n::::"
         for heading, rows in parts.items()
     )
 
