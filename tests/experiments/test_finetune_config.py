@@ -211,7 +211,7 @@ def test_a_baseline_that_is_not_trained_keeps_its_name_when_a_preset_changes(mon
         return [c.hash for c in Sweep("laptop", ("resnet50",), bits=(4,), changes=changes).cells()]
 
     untrained, trained = hashes(0), hashes(1)
-    monkeypatch.setitem(presets._LAPTOP, "resnet50", (15, 0.3, 4, 0.004))
+    monkeypatch.setitem(presets._LAPTOP, "resnet50", (15, 0.3, 4, 0.01))
     assert hashes(0) == untrained
     assert not set(hashes(1)) & set(trained)
 
