@@ -97,8 +97,9 @@ def comparison(parts: Mapping[str, Sequence[Mapping[str, Any]]], texts: Mapping[
     texts : dict of str to dict
         What each chapter glued, by chapter and name.
     """
+    div = "::::{div} full-width pq-comparison"
     return "\n\n".join(
-        f"## {heading}\n\n::::{{div}} full-width pq-comparison\n{comparison_table(rows, texts)}\n::::"
+        f"## {heading}\n\n{div}\n{comparison_table(rows, texts)}\n::::"
         for heading, rows in parts.items()
     )
 
