@@ -6,11 +6,42 @@ Each sentence has the condition under which it holds; without it another stands 
 import pandas as pd
 
 from pqlib.representation_findings import NAMES, changes, plain
-from pqlib.representation_words import control_words, starts_words
+from pqlib.representation_rates import rate_words, run_words
+from pqlib.representation_words import beside_words, control_words, starts_words, table_words
 from pqlib.verdicts import listed
 
 _ALIKE = 1.0  # dB: starts within that are called alike
 _TWICE = 3.0  # dB: half the SNR, twice the noise
+
+
+def network_words(
+    table: pd.DataFrame, runs: pd.DataFrame, edition: pd.DataFrame | None, *, seed: int
+) -> dict[str, str]:
+    """What is said of every network alike.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `pqlib run representations`, of one network.
+    runs, edition : DataFrame
+        As `pqlib.representation_rates.rate_words` takes them.
+    seed : int
+        Of the intervals.
+
+    Returns
+    -------
+    dict
+        Those of `table_words`, `beside_words` and `starts_words` in `pqlib.representation_words`
+        and of `pqlib.representation_rates.run_words`; ``rate_words`` and ``repaired``.
+    """
+    return {
+        **table_words(table),
+        **beside_words(table, seed=seed),
+        **starts_words(table),
+        **run_words(runs, table["model"].iloc[0]),
+        "rate_words": rate_words(table, runs, edition),
+        "repaired": repaired_words(table),
+    }
 
 
 def control_sentences(table: pd.DataFrame) -> str:

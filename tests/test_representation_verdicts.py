@@ -1,11 +1,27 @@
 """What may be concluded from layers and epochs, and what not, on made-up tables."""
 
+import pandas as pd
 from representation_cases import made
 
+from pqlib import representation_rates, representation_words
 from pqlib import representation_verdicts as verdicts
 
 CONTROL = {("uncompressed", None): ((30,) * 4, (-10,) * 4)}
 ENDS = {("lsq", 2): ((3,) * 4, (3,) * 4), ("prune", 2): ((2.4,) * 4, (1,) * 4)}
+
+
+def test_what_is_said_of_every_network():
+    table = made(CONTROL | ENDS)
+    run = {"model": table["model"].iloc[0], "method": "lsq", "n_bits": 2}
+    runs = pd.DataFrame([run | {"learning_rate": 0.02, "n_train": 70}])
+    said = verdicts.network_words(table, runs, None, seed=3)
+    beside = representation_words.beside_words(table, seed=3)
+    assert beside and {name: said[name] for name in beside} == beside
+    assert (said["shown_rate"], said["shown_images"]) == ("0.02", "70")
+    assert said["rate_words"] == representation_rates.rate_words(table, runs, None)
+    assert said["repaired"] == verdicts.repaired_words(table)
+    assert said["starts_ends"] == "quantization from 3.0 to 6.0 dB, pruning from 2.4 to 3.4 dB"
+    assert said["shown_fp"] == "90.0 %"
 
 
 def test_the_control_speaks_only_if_it_was_run():
