@@ -17,7 +17,7 @@ from pqlib.training_findings import (
     count_words,
     exceptions,
 )
-from pqlib.verdicts import bits_phrase, by_bits, listed
+from pqlib.verdicts import bits_phrase, by_bits, listed, points
 
 
 def words(
@@ -70,7 +70,7 @@ def lead_range(cells: pd.DataFrame) -> str:
     """
     ordered = cells.sort_values("lead", kind="stable")
     ends = [
-        f"{_points(row['lead'])} ({NAMES[row['model']]} at {bits_phrase([int(row['n_bits'])])})"
+        f"{points(row['lead'])} ({NAMES[row['model']]} at {bits_phrase([int(row['n_bits'])])})"
         for _, row in ordered.iloc[[0, -1]].iterrows()
     ]
     return f"from {ends[0]} to {ends[1]}"
@@ -156,7 +156,7 @@ def gain_words(table: pd.DataFrame) -> dict[str, str]:
             )
         gain = (wide[FINE_TUNED] - wide[POST_TRAINING]).dropna()
         medians = gain.groupby("n_bits").median()
-        found[f"edition_gain_{name}"] = by_bits({int(b): _points(v) for b, v in medians.items()})
+        found[f"edition_gain_{name}"] = by_bits({int(b): points(v) for b, v in medians.items()})
         worse = gain[gain < 0].groupby("n_bits").size()
         at = ", ".join(f"{n} at {b} bits" for b, n in worse.items())
         lowered.append(f"{method} in {worse.sum()} of {len(gain)} cells{f' ({at})' if at else ''}")
@@ -189,7 +189,3 @@ def untrained_words(table: pd.DataFrame, model: str, n_bits: int) -> str:
         f"at {bits_phrase([n_bits])} {first} has {row[first]:.1f} % {row['metric']} and {second} "
         f"{row[second]:.1f} %, the original {row['fp_value']:.1f} %"
     )
-
-
-def _points(value) -> str:
-    return f"{value:+z.1f} points".replace("-", "−")

@@ -4,7 +4,6 @@ The figures are drawn by `pqlib.layer_plots`; nothing is drawn here.
 """
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from pqlib.experiments.layer_stability import ALL
 from pqlib.experiments.layer_table import CHANNEL, LAYER, TOTAL
 from pqlib.layers.captured import CapturedLayer
 from pqlib.layers.problem import LayerProblem
+from pqlib.results import results_file
 from pqlib.verdicts import by_bits
 
 RESULTS = ("fig4_layers", "fig4_verdicts", "fig4_stability", "solvers_scaling",
@@ -43,12 +43,12 @@ def read_results(folder: str) -> dict[str, pd.DataFrame]:
         "" for none.
     """
     found = {}
-    for name in RESULTS if folder else ():
-        for path in (Path(folder, f"{name}.csv"), Path("..", folder, f"{name}.csv")):
-            if path.is_file() and name not in found:
-                table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
-                own = [c for c in _TEXT if c in table]
-                found[name] = table.fillna(dict.fromkeys(own, ""))
+    for name in RESULTS:
+        path = results_file(f"{name}.csv", folder)
+        if path is not None:
+            table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
+            own = [c for c in _TEXT if c in table]
+            found[name] = table.fillna(dict.fromkeys(own, ""))
     return found
 
 

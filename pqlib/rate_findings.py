@@ -24,9 +24,9 @@ def chosen_words(cells: pd.DataFrame, method: str) -> str:
     there are no others.
     """
     chosen = {}
-    several = cells[f"tried_{method}"].map(lambda text: len(_numbers(text)) > 1)
+    several = cells[f"tried_{method}"].map(lambda text: len(numbers(text)) > 1)
     for n_bits, rows in (cells[several] if several.any() else cells).groupby("n_bits"):
-        rates = {rate for text in rows[f"rate_{method}"] for rate in _numbers(text)}
+        rates = {rate for text in rows[f"rate_{method}"] for rate in numbers(text)}
         chosen[int(n_bits)] = " or ".join(f"{rate:.2g}" for rate in sorted(rates, reverse=True))
     return by_bits(chosen)
 
@@ -46,17 +46,17 @@ def ends_words(cells: pd.DataFrame) -> dict[str, str]:
         ``rates_tried``: how many, where several were; ``rates_largest``, ``rates_smallest``: for
         which method, network and budgets.
     """
-    numbers = set()
+    counts = set()
     ends: dict[str, dict[tuple[str, str], list[int]]] = {"largest": {}, "smallest": {}}
     for _, row in cells.iterrows():
         for method in METHODS:
-            tried, chosen = (_numbers(row[f"{kind}_{method}"]) for kind in ("tried", "rate"))
+            tried, chosen = (numbers(row[f"{kind}_{method}"]) for kind in ("tried", "rate"))
             if len(tried) > 1:
-                numbers.add(len(tried))
+                counts.add(len(tried))
                 for end, rate in (("largest", max(tried)), ("smallest", min(tried))):
-                    if chosen[0] == rate:  # of the first seed, which alone has several rates
+                    if rate in chosen:  # by any seed
                         ends[end].setdefault((method, row["model"]), []).append(int(row["n_bits"]))
-    fewest_and_most = sorted({min(numbers, default=1), max(numbers, default=1)})
+    fewest_and_most = sorted({min(counts, default=1), max(counts, default=1)})
     return {
         "rates_tried": " to ".join(map(str, fewest_and_most)),
         **{f"rates_{end}": _places(found) for end, found in ends.items()},
@@ -83,11 +83,11 @@ def beyond_words(cells: pd.DataFrame) -> dict[str, str]:
     largest = dict.fromkeys(METHODS, 0)
     for _, own in cells.groupby("model"):
         for method in METHODS:
-            tried = [_numbers(text) for text in own[f"tried_{method}"]]
+            tried = [numbers(text) for text in own[f"tried_{method}"]]
             several = [len(rates) > 1 for rates in tried]
             at |= {int(b) for b in own.loc[several, "n_bits"]}
             most = max((max(rates) for rates in tried if len(rates) > 1), default=None)
-            largest[method] += sum(_numbers(text)[0] == most for text in own[f"rate_{method}"])
+            largest[method] += sum(most in numbers(text) for text in own[f"rate_{method}"])
     quantization, pruning = METHODS
     return {
         "rates_at": bits_phrase(sorted(at)),
@@ -183,5 +183,6 @@ def _places(found) -> str:
     return " and ".join(texts) or "neither method"
 
 
-def _numbers(text) -> list[float]:
+def numbers(text: object) -> list[float]:
+    """Those of a column such as ``tried_pruning``: "0.01 0.03", or a single number."""
     return [float(word) for word in str(text).split()]

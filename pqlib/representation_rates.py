@@ -5,13 +5,14 @@ Which rates suit a network is known from the chapter on fine-tuning, which tried
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from pqlib.rate_findings import numbers
 from pqlib.representation_findings import TABLE
+from pqlib.results import results_file
 from pqlib.training_findings import FINE_TUNED, METHODS_OF_RUNS
 from pqlib.verdicts import bits_phrase, listed
 
@@ -35,11 +36,11 @@ def read_runs(folder: str) -> pd.DataFrame | None:
         ``model``, ``method``, ``n_bits``, ``learning_rate`` and ``n_train`` of each run that was
         fine-tuned.
     """
-    for path in (Path(folder, f"{TABLE}.json"), Path("..", folder, f"{TABLE}.json")):
-        if folder and path.is_file():
-            runs = pd.DataFrame(json.loads(path.read_text("utf-8"))["runs"])
-            return runs.loc[runs["method"] != "none", _COLUMNS].reset_index(drop=True)
-    return None
+    path = results_file(f"{TABLE}.json", folder)
+    if path is None:
+        return None
+    runs = pd.DataFrame(json.loads(path.read_text("utf-8"))["runs"])
+    return runs.loc[runs["method"] != "none", _COLUMNS].reset_index(drop=True)
 
 
 def runs_of(cells: "Iterable[FineTune]", n_train: int) -> pd.DataFrame:
@@ -88,7 +89,7 @@ def rate_words(table: pd.DataFrame, runs: pd.DataFrame, edition: pd.DataFrame | 
     best: dict[str, list[int]] = {}
     other = []
     for run, row, method in _cells(table, runs, edition):
-        chosen, n_bits = _numbers(row[f"rate_{method}"]), int(run["n_bits"])
+        chosen, n_bits = numbers(row[f"rate_{method}"]), int(run["n_bits"])
         if np.isclose(chosen, run["learning_rate"], rtol=1e-3).any():
             best.setdefault(method, []).append(n_bits)
             continue
@@ -117,7 +118,7 @@ def _cells(table, runs, edition):
     for _, run in own.sort_values(["method", "n_bits"], kind="stable").iterrows():
         method, _ = METHODS_OF_RUNS[run["method"]]
         for _, row in cells[cells["n_bits"] == run["n_bits"]].iterrows():
-            if len(_numbers(row[f"tried_{method}"])) > 1:
+            if len(numbers(row[f"tried_{method}"])) > 1:
                 yield run, row, method
 
 
@@ -125,7 +126,3 @@ def _end(table, run) -> float:
     """Accuracy after the last epoch."""
     rows = table[(table["method"] == run["method"]) & (table["n_bits"] == run["n_bits"])]
     return float(rows.loc[rows["epoch"] == rows["epoch"].max(), "accuracy"].mean())
-
-
-def _numbers(text) -> list[float]:
-    return [float(word) for word in str(text).split()]

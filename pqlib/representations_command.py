@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from pqlib.experiments.presets import MODELS, PRESETS
+from pqlib.experiments.presets import CHANGES, MODELS, PRESETS
 from pqlib.experiments.representations import METHODS, Representations
 from pqlib.option_types import Bits, Names
-from pqlib.run_command import CHANGES, TRAINING, Numbers
+from pqlib.run_command import TRAINING, Numbers
 
 _RUNS = (
     click.option(

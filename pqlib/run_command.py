@@ -8,14 +8,8 @@ from typing import Any
 import click
 
 from pqlib.experiments.finetune_config import METHODS, TRAINED
-from pqlib.experiments.presets import MODELS, PRESETS, RATES_AT, Sweep
+from pqlib.experiments.presets import CHANGES, MODELS, PRESETS, RATES_AT, Sweep
 from pqlib.option_types import Bits, Names
-
-CHANGES = (
-    *("size", "stem", "variant", "limit", "baseline_limit", "weights", "validation", "epochs"),
-    *("baseline_epochs", "batch_size", "max_steps", "precision", "channels_last"),
-    *("n_threads", "baseline_threads", "n_workers", "device", "keep_first_last"),
-)
 
 
 class Numbers(click.ParamType):
@@ -109,7 +103,7 @@ _CELLS = (
         "TASK=SOURCE for those of one task, such as segmentation=camvid:PATH; may be repeated.",
     ),
 )
-TRAINING = (  # what `CHANGES` names, for every experiment that trains networks
+TRAINING = (  # what `presets.CHANGES` names, for every experiment that trains networks
     click.option("--size", type=Size(), help="Of the images in pixels, such as 64 or 192x256."),
     click.option("--stem", type=click.Choice(["imagenet", "small"]), help="For images of 32 px."),
     click.option("--variant", help="tf_efficientdet_d1, ...; 'small' DeepLab-V3 for small images."),

@@ -7,7 +7,7 @@ import math
 
 import pandas as pd
 
-from pqlib.rate_findings import METHODS
+from pqlib.rate_findings import METHODS, numbers
 from pqlib.training_findings import FINE_TUNED, NAMES, SPARED
 from pqlib.training_words import lead_words, spared_table
 from pqlib.verdicts import bits_phrase, by_bits, listed
@@ -63,8 +63,8 @@ def effects(*tables: pd.DataFrame) -> dict[str, str]:
         both.append(spared != authors)
         whole[NAMES[model]] = f"{rows['fp_value'].mean():.1f} %"
         for method in METHODS:
-            tried = rows[f"tried_{method}"].map(lambda text: len(str(text).split()))
-            first, _, last = (float(str(rates).split()[0]) for rates in rows[f"rate_{method}"])
+            tried = rows[f"tried_{method}"].map(lambda text: len(numbers(text)))
+            first, _, last = (set(numbers(rates)) for rates in rows[f"rate_{method}"])
             if first != last:
                 own = apart[bool(tried.min() > 1)]
                 own.setdefault(f"{method} of {NAMES[model]}", []).append(n_bits)

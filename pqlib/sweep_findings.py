@@ -20,7 +20,7 @@ from pqlib.training_findings import (
     lead_by_bits,
 )
 from pqlib.training_words import lead_words
-from pqlib.verdicts import bits_phrase, listed
+from pqlib.verdicts import bits_phrase, listed, signed
 
 
 def swept(table: pd.DataFrame) -> pd.DataFrame:
@@ -31,15 +31,25 @@ def swept(table: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If no network has.
+        If no network has, or one has several at the same budget, of different settings.
     """
-    models = table.loc[table["when"] == FINE_TUNED, "model"].unique()
+    alike = table[table["comparison"] == ALIKE]
+    models = alike.loc[alike["when"] == FINE_TUNED, "model"].unique()
     if not len(models):
         raise ValueError(
-            "table has no fine-tuned cell; run `pqlib run table1` and `pqlib run leads`"
+            "table has no fine-tuned cell with all layers treated alike; run `pqlib run table1` "
+            "and `pqlib run leads`"
         )
-    own = table[table["model"].isin(models) & (table["comparison"] == ALIKE)]
-    return own.sort_values(["model", "when", "n_bits"], ignore_index=True)
+    keys = ["model", "when", "n_bits"]
+    own = alike[alike["model"].isin(models)].sort_values(keys, ignore_index=True)
+    twice = own[own.duplicated(keys)]
+    if len(twice):
+        model, when, n_bits = twice.iloc[0][keys]
+        raise ValueError(
+            f"table has {when} {NAMES.get(model, model)} at {bits_phrase([n_bits])} several times, "
+            "of different settings; keep the rows of one, or give each a folder of its own"
+        )
+    return own
 
 
 def fine_tuned(table: pd.DataFrame) -> pd.DataFrame:
@@ -262,7 +272,7 @@ def _sizes(fine, paper):
 
     def cell(at):
         row = both.loc[at]
-        leads = f"{_signed(row['lead'])} points against {_signed(row['lead_paper'])}"
+        leads = f"{signed(row['lead'])} points against {signed(row['lead_paper'])}"
         return f"{NAMES[row['model']]} at {bits_phrase([int(row['n_bits'])])}, {leads}"
 
     if (more > 0).any():
@@ -289,7 +299,7 @@ def _closes(table):
     if POST_TRAINING not in wide or wide.empty:
         return "unmeasured"
     model, n_bits = at = wide[POST_TRAINING].idxmax()
-    before, after = (_signed(wide.loc[at, when]) for when in (POST_TRAINING, FINE_TUNED))
+    before, after = (signed(wide.loc[at, when]) for when in (POST_TRAINING, FINE_TUNED))
     return f"from {before} to {after} points ({NAMES.get(model, model)} at {bits_phrase([n_bits])})"
 
 
@@ -304,8 +314,4 @@ def _several(numbers):
 
 
 def _most(leads):
-    return _signed(leads.loc[leads.abs().idxmax()])
-
-
-def _signed(value):
-    return f"{value:z.1f}".replace("-", "−")
+    return signed(leads.loc[leads.abs().idxmax()])

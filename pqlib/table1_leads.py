@@ -1,7 +1,7 @@
 """Quantization's lead over pruning in each cell of a sweep of Table 1, with its interval."""
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ from pqlib._validation import check_integer
 from pqlib.experiments.ledger import Ledger
 from pqlib.experiments.rate_choice import best_of
 from pqlib.experiments.table1 import CONFIG, RESULTS
+from pqlib.paired_bootstrap import lead_interval
 from pqlib.training_findings import ALIKE, METHODS_OF_RUNS, SPARED, per_image
 from pqlib.verdicts import winner
 
 N_DRAWS = 1000
 _APART = ("method", "seed", "baseline", "keep_first_last")  # in which runs of one row may differ
 _SIDES = "quantization", "pruning"
+_AS_STORED = (0.0,) * 3, (1.0,) * 3  # a normalization, which no score looks at
 
 
 def leads(
@@ -135,49 +137,6 @@ def leads(
     return table, sorted(set(left_out))
 
 
-def lead_interval(
-    scores: Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray],
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
-    *,
-    n_draws: int,
-    seed: int,
-) -> tuple[float, float]:
-    """Middle 95 % of the mean over seeds of score(first) - score(second), by a paired bootstrap.
-
-    Parameters
-    ----------
-    scores : callable
-        From rows of images, and the places drawn of them in each draw, to the metric in each; see
-        `pqlib.training.tasks.Task.scores`.
-    pairs : sequence of (ndarray, ndarray)
-        Of each seed what every test image adds to the metric of both methods, the same images in
-        the same order throughout; one row per image.
-    n_draws, seed : int
-
-    Notes
-    -----
-    Each draw takes as many test images as there are, with replacement, the same for both methods
-    and all seeds; and, where there are several, as many seeds, with replacement. With few seeds the
-    latter understates what other seeds would do.
-    """
-    n = len(pairs[0][0])
-    for pair in pairs:
-        for images in pair:
-            if len(images) != n:
-                raise ValueError(
-                    f"pairs must be of the same test images, got {n} and {len(images)} of them"
-                )
-    rng = np.random.default_rng(seed)
-    draws, times = [], np.zeros((n_draws, len(pairs)))
-    for i in range(n_draws):
-        draws.append(rng.integers(0, n, n))
-        times[i] = np.bincount(rng.integers(0, len(pairs), len(pairs)), minlength=len(pairs))
-    leads = np.stack([scores(first, draws) - scores(second, draws) for first, second in pairs])
-    means = np.average(leads, axis=0, weights=times.T)
-    low, high = np.nanquantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def _both(sides, seed):
     return all(by_seed.get(seed) for by_seed in sides.values())
 
@@ -199,13 +158,11 @@ def _lacking(name, sides, spared):
 
 def _interval(folder, firsts, seconds, n_draws, seed) -> tuple[float, float]:
     """`lead_interval` of runs over others, seed by seed."""
-    from pqlib.training.models import normalization_of
     from pqlib.training.tasks import task_class
 
     run = firsts[0]
-    normalization = normalization_of(run["model"], run["variant"])
     size = tuple(np.broadcast_to(run["size"], 2).tolist())
-    task = task_class(run["task"])(1, size, normalization)  # for its score alone
+    task = task_class(run["task"])(1, size, _AS_STORED)  # for its score alone
     images = ([per_image(folder, r["hash"]) for r in runs] for runs in (firsts, seconds))
     return lead_interval(task.scores, [*zip(*images, strict=True)], n_draws=n_draws, seed=seed)
 

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pqlib.verdicts import bits_phrase, by_bits, winner
+from pqlib.paired_bootstrap import lead_interval
+from pqlib.results import results_file
+from pqlib.verdicts import bits_phrase, by_bits, points, winner
 
 NAMES = {
     "resnet18": "ResNet-18",
@@ -58,10 +60,8 @@ def read_table(name: str, folder: str) -> pd.DataFrame | None:
     folder : str
         "" for none.
     """
-    for path in (Path(folder, f"{name}.csv"), Path("..", folder, f"{name}.csv")) if folder else ():
-        if path.is_file():
-            return pd.read_csv(path)
-    return None
+    path = results_file(f"{name}.csv", folder)
+    return None if path is None else pd.read_csv(path)
 
 
 def alike_cells(folder: str) -> pd.DataFrame | None:
@@ -133,7 +133,7 @@ def exceptions(found: pd.DataFrame) -> str:
 def lead_by_bits(found: pd.DataFrame) -> str:
     """Median lead of quantization over networks at each bit-width, in points."""
     medians = found.groupby("n_bits")["lead"].median()
-    return by_bits({int(b): _points(v) for b, v in medians.items()})
+    return by_bits({int(b): points(v) for b, v in medians.items()})
 
 
 def lead_by_model(found: pd.DataFrame) -> pd.DataFrame:
@@ -179,29 +179,6 @@ def per_image(folder: Path, run_hash: str) -> np.ndarray:
         return stored["test"]
 
 
-def paired_interval(
-    task: Any, first: np.ndarray, second: np.ndarray, n_draws: int, seed: int
-) -> tuple[float, float]:
-    """Middle 95 % of score(first) - score(second) over test images drawn with replacement.
-
-    Parameters
-    ----------
-    task : pqlib.training.tasks.Task
-        Its `scores` turns rows of images drawn into the metric.
-    first, second : ndarray, one row per test image
-        The same images in the same order.
-    n_draws : int
-    seed : int
-    """
-    if len(first) != len(second):
-        raise ValueError(f"first has {len(first)} images, second {len(second)}; give the same ones")
-    rng = np.random.default_rng(seed)
-    draws = [rng.integers(0, len(first), len(first)) for _ in range(n_draws)]
-    leads = task.scores(first, draws) - task.scores(second, draws)
-    low, high = np.nanquantile(leads, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def compare_runs(
     records: Iterable[Mapping[str, Any]], folder: Path, task: Any, *, n_draws: int, seed: int
 ) -> pd.DataFrame:
@@ -230,9 +207,8 @@ def compare_runs(
         images = {m: per_image(folder, r["hash"]) for m, r in pair.items()}
         row = {"when": when, "n_bits": int(n_bits)} | {m: r["value"] for m, r in pair.items()}
         row["lead"] = row["quantization"] - row["pruning"]
-        row["low"], row["high"] = paired_interval(
-            task, images["quantization"], images["pruning"], n_draws, seed
-        )
+        pair = images["quantization"], images["pruning"]
+        row["low"], row["high"] = lead_interval(task.scores, [pair], n_draws=n_draws, seed=seed)
         row["winner"] = winner(row["low"], row["high"])
         rows.append(row)
     return pd.DataFrame(rows)
@@ -273,8 +249,8 @@ def compare_spared(
         row = {m: r["value"] for m, r in pair.items()}
         row |= {f"bits_{m}": r["bits_per_weight"] for m, r in pair.items()}
         row["lead"] = row["quantization"] - row["pruning"]
-        images = (per_image(folder, r["hash"]) for r in pair.values())
-        row["low"], row["high"] = paired_interval(task, *images, n_draws, seed)
+        images = tuple(per_image(folder, r["hash"]) for r in pair.values())
+        row["low"], row["high"] = lead_interval(task.scores, [images], n_draws=n_draws, seed=seed)
         rows[comparison] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -295,7 +271,7 @@ def gain_words(compared: pd.DataFrame, method: str) -> str:
     """What fine-tuning adds to a method at each bit-width, in points."""
     wide = compared.pivot(index="n_bits", columns="when", values=method).sort_index()
     gains = wide[FINE_TUNED] - wide[POST_TRAINING]
-    return by_bits({int(b): _points(v) for b, v in gains.items()})
+    return by_bits({int(b): points(v) for b, v in gains.items()})
 
 
 def spared_weights(models: Sequence[str]) -> pd.DataFrame:
@@ -338,7 +314,3 @@ def spared_weights(models: Sequence[str]) -> pd.DataFrame:
 def mean_bits(share: float, n_bits: int, kept_bits: int = 8) -> float:
     """Bits per weight if a share of the weights keeps ``kept_bits``, where that is more."""
     return share * max(n_bits, kept_bits) + (1 - share) * n_bits
-
-
-def _points(value: float) -> str:
-    return f"{value:+z.1f} points".replace("-", "−")

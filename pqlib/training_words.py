@@ -24,7 +24,7 @@ from pqlib.training_findings import (
     mean_bits,
     within_noise,
 )
-from pqlib.verdicts import by_bits
+from pqlib.verdicts import by_bits, signed
 
 _N_IMAGENET = 1_281_167  # training images
 _KEPT_BITS = 8  # of the layers that are spared
@@ -248,7 +248,7 @@ def table1_words(found: pd.DataFrame) -> dict[str, str]:
     """
     medians = lead_by_model(found)["median"]
     ends = medians.iloc[[0, -1]].items()
-    close, far = (f"{NAMES[model]} (median {_signed(lead)} points)" for model, lead in ends)
+    close, far = (f"{NAMES[model]} (median {signed(lead)} points)" for model, lead in ends)
     small = int(((found["lead"] > 0) & (found["lead"] <= 1)).sum())
     over = {m: int((found[m] >= found["fp_value"]).sum()) for m in ("quantization", "pruning")}
     return {
@@ -269,7 +269,3 @@ def table1_words(found: pd.DataFrame) -> dict[str, str]:
 def power(value: float) -> str:
     """A small number, such as a learning rate, in short: "1e−5"."""
     return f"{value:g}".replace("e-0", "e−")
-
-
-def _signed(value: float) -> str:
-    return f"{value:z.1f}".replace("-", "−")

@@ -37,6 +37,16 @@ def winner(low: float, high: float) -> str:
     return "quantization" if low > 1e-9 else "pruning" if high < -1e-9 else "neither"
 
 
+def signed(value: float) -> str:
+    """A difference to one decimal, with a real minus sign and none before zero: "−0.3", "4.0"."""
+    return f"{value:z.1f}".replace("-", "−")
+
+
+def points(value: float) -> str:
+    """A difference of percentages, with its sign: "+4.0 points"."""
+    return f"{value:+z.1f} points".replace("-", "−")
+
+
 def verdict(records: Sequence[Comparison]) -> str:
     """Who wins where, as a clause: "quantization wins at 3 to 8 bits, pruning at 2 bits"."""
     groups = {

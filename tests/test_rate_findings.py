@@ -70,6 +70,12 @@ def test_cells_at_the_largest_rate_count_those_that_took_it_over():
     assert beyond_words(cells)["rates_beyond"].startswith("of pruning in 2 of 4 cells")
 
 
+def test_a_rate_at_the_end_counts_in_any_seed():
+    cells = sweep_of({2: (1.0, 2.0)}, rate_pruning="0.01 0.03", tried_pruning="0.0033 0.01 0.03")
+    assert ends_words(cells)["rates_largest"] == "pruning (ResNet-20 at 2 bits)"
+    assert beyond_words(cells)["rates_beyond"].startswith("of pruning in 1 of 1 cells")
+
+
 def test_a_single_rate_is_not_the_end_of_a_range():
     cells = sweep_of({2: (9.0,), 3: (9.0,)}, tried_quantization=0.01)
     assert beyond_words(cells) == {

@@ -65,9 +65,9 @@ def test_a_dry_run_prints_every_run_and_writes_nothing(tmp_path):
     options = ("--models", "resnet18,efficientdet", "--bits", "2,4", "--folder", folder)
     code, output = call("table1", "--preset", "smoke", *options, "--dry-run")
     assert code == 0, output
-    from pqlib.experiments.presets import cells
+    from pqlib.experiments.presets import Sweep
 
-    for config in cells("smoke", ("resnet18", "efficientdet"), (2, 4)):
+    for config in Sweep("smoke", ("resnet18", "efficientdet"), (2, 4)).cells():
         assert config.hash in output
     assert "10 runs, 0 of them in" in output and "hours for the rest; with" in output
     assert not folder.exists()
@@ -83,9 +83,9 @@ def test_a_dry_run_says_what_is_missing(tmp_path):
 def test_a_cell_is_one_of_the_runs(tmp_path):
     code, output = call("cell", "abc", "--folder", tmp_path / "run")
     assert code == 1 and "'abc' is none of these 120 runs" in output
-    from pqlib.experiments.presets import cells
+    from pqlib.experiments.presets import Sweep
 
-    lsq = next(c for c in cells("smoke") if c.method == "lsq")
+    lsq = next(c for c in Sweep("smoke").cells() if c.method == "lsq")
     code, output = call("cell", lsq.hash, "--folder", tmp_path / "run")
     assert code == 1 and f"the baseline {lsq.baseline} is not done" in output
 
@@ -125,6 +125,12 @@ def test_rates_are_tried_at_the_presets_budgets():
     assert all(swept_by("--preset", name).rates_at is None for name in ("smoke", "gpu", "paper"))
 
 
+def _cell(config):
+    """All but the learning rate."""
+    settings = dataclasses.replace(config.settings, learning_rate=1.0)
+    return dataclasses.replace(config, settings=settings)
+
+
 @pytest.mark.parametrize("best", [-1, 0, 1])
 @pytest.mark.parametrize(
     "more", [(), ("--size", "64", "--keep-first-last", "--data", "cifar10:a b", "--epochs", "3")]
@@ -138,12 +144,21 @@ def test_every_command_makes_its_row_again(best, more):
         assert (program, run, name) == ("pqlib", "run", "table1") and "--rates-at" not in words
         made = swept_by(*words)
         assert config in made.cells() and followers(made) == []
-        assert {c.cell for c in made.cells() if c.method != "none"} <= {config.cell}
+        assert {_cell(c) for c in made.cells() if c.method != "none"} <= {_cell(config)}
     for follower in followers(swept, ended(swept, best)):
         words = shlex.split(command_of(swept, follower.config, power=follower.power))[3:]
         baseline, config = swept_by(*words).cells()
         assert config == follower.config and config.hash == follower.config.hash
         assert baseline in swept.cells() and config.baseline == baseline.hash
+
+
+def test_no_command_is_better_than_one_that_makes_another_row():
+    from pqlib.experiments.presets import Sweep
+    from pqlib.experiments.table1 import command_of
+
+    for change in ({"augment": False}, {"learning_rate": 0.1}):
+        swept = Sweep(models=("resnet18",), bits=(4,), changes=change)
+        assert {command_of(swept, config) for config in swept.cells()} == {""}
 
 
 def test_a_dry_run_names_what_follows_once_it_is_chosen(tmp_path):

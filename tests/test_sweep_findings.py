@@ -61,8 +61,23 @@ def test_a_network_that_is_not_fine_tuned_is_named():
 
 
 def test_a_sweep_without_training_is_refused():
-    with pytest.raises(ValueError, match="no fine-tuned cell; run `pqlib run table1`"):
-        sweep_findings.words(sweep_of({2: (1.0,)}, when="post-training"))
+    spared = sweep_of({2: (1.0,)}, comparison="fair, two layers spared in both")
+    for table in (sweep_of({2: (1.0,)}, when="post-training"), spared):
+        with pytest.raises(ValueError, match="no fine-tuned cell with all layers treated alike"):
+            sweep_findings.words(table)
+
+
+def test_a_network_of_which_only_cells_with_layers_spared_were_run_is_left_out():
+    spared = sweep_of({2: (1.0,)}, model="resnet18", comparison="the authors' default")
+    table = pd.concat([sweep_of({2: (1.0,)}), spared])
+    said = sweep_findings.words(table)
+    assert said["sweep_after"] == "for ResNet-20 quantization is ahead at 2 bits"
+
+
+def test_two_settings_of_one_cell_are_refused():
+    table = pd.concat([sweep_of({2: (1.0,), 4: (1.0,)}), sweep_of({4: (2.0,)}, epochs=4)])
+    with pytest.raises(ValueError, match="fine-tuned ResNet-20 at 4 bits several times"):
+        sweep_findings.edition_columns(table)
 
 
 def paper_of(leads):

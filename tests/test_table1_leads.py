@@ -10,7 +10,7 @@ from pqlib.experiments.finetune_config import FineTune
 from pqlib.experiments.finetune_record import described
 from pqlib.experiments.ledger import Ledger
 from pqlib.experiments.table1 import CONFIG
-from pqlib.table1_leads import lead_interval, leads
+from pqlib.table1_leads import leads
 from pqlib.training.settings import Settings
 from pqlib.training_findings import SPARED
 
@@ -204,29 +204,6 @@ def test_other_settings_are_other_rows(tmp_path):
         add(tmp_path, "prune", 4, pruned, epochs=epochs)
     table, _ = leads(tmp_path, n_draws=50)
     assert sorted(table["lead"]) == [15.0, 20.0]
-
-
-def test_interval_covers_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    held = 0
-    for repeat in range(200):
-        first, second = rng.random(300) < 0.9, rng.random(300) < 0.8
-        low, high = lead_interval(means, [(first, second)], n_draws=200, seed=repeat)
-        held += low <= 0.1 <= high
-    assert 178 <= held <= 200  # 190 expected, four standard deviations of 3
-
-
-def test_interval_is_wider_where_seeds_differ():
-    right = np.arange(400) < 360
-    alike = [(right, np.arange(400) < n) for n in (320, 320, 320)]
-    apart = [(right, np.arange(400) < n) for n in (280, 320, 360)]
-    widths = [np.ptp(lead_interval(means, pairs, n_draws=400, seed=0)) for pairs in (alike, apart)]
-    assert widths[1] > 1.5 * widths[0]
-
-
-def test_pairs_must_be_of_the_same_images():
-    with pytest.raises(ValueError, match=r"same test images, got 3 and 4"):
-        lead_interval(means, [(np.ones(3), np.ones(4))], n_draws=2, seed=0)
 
 
 def test_bad_folders_are_refused(tmp_path):

@@ -192,22 +192,6 @@ def test_cells_average_seeds_and_leave_gaps_out():
     assert training_findings.read_table("no such", RESULTS) is None
 
 
-def test_the_paired_interval():
-    rng = np.random.default_rng(0)
-    first = rng.random(400) < 0.9
-    low, high = training_findings.paired_interval(Accuracy(), first, first, 100, 0)
-    assert low == high == 0
-    second = first & (rng.random(400) < 0.9)
-    low, high = training_findings.paired_interval(Accuracy(), first, second, 2000, 0)
-    lost = first.astype(float) - second
-    error = 196 * lost.std() / 20
-    assert [low, high] == pytest.approx(
-        [100 * lost.mean() - error, 100 * lost.mean() + error], abs=0.4
-    )
-    with pytest.raises(ValueError, match="same ones"):
-        training_findings.paired_interval(Accuracy(), first, first[1:], 10, 0)
-
-
 def test_spared_weights():
     pytest.importorskip("timm")
     pytest.importorskip("torchvision")

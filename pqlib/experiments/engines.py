@@ -15,6 +15,8 @@ from typing import Any
 
 import joblib
 
+from pqlib._validation import check_choice, check_integer
+
 ENGINES = ("local", "ray")
 _GRACE_S = 15  # for a process that is told to stop
 _REPORT_S = 0.5  # between two reports
@@ -34,6 +36,7 @@ def engine_of(
     engine: str, n_jobs: int | None
 ) -> Iterator[tuple[int, tuple[type[BaseException], ...]]]:
     """Run joblib on this machine or on a Ray cluster; how many workers, errors of a lost one."""
+    _check(engine, n_jobs)
     if engine == "local":
         yield n_jobs or os.cpu_count() or 1, (BrokenProcessPool,)
         return
@@ -45,6 +48,12 @@ def engine_of(
     n_workers = min(n_jobs or n_there, n_there)
     with joblib.parallel_config("ray", n_jobs=n_workers):
         yield n_workers, (ray.exceptions.RayError,)
+
+
+def _check(engine, n_jobs):
+    check_choice("engine", engine, ENGINES)
+    if n_jobs is not None:
+        check_integer("n_jobs", n_jobs, low=1, high=10**6)
 
 
 def _connected_ray():
@@ -65,7 +74,8 @@ class LocalProcesses:
     Parameters
     ----------
     n_jobs : int, optional
-        Processes at a time; by default as many as there are cores for their threads, at least one.
+        Processes at a time; by default as many as there are cores for their threads, at least one,
+        and of those that need a GPU one: its memory is not known to suffice for more.
     preload : tuple of str
         Modules that all calls need, imported once.
     """
@@ -76,17 +86,17 @@ class LocalProcesses:
         self._context = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
             self._context.set_forkserver_preload(list(preload))
-        self._running: dict[Connection, tuple[str, Any, int]] = {}
+        self._running: dict[Connection, tuple[str, Any, int, bool]] = {}
 
     def __enter__(self) -> "LocalProcesses":
         return self
 
     def __exit__(self, *_: object) -> None:
         """Tell what still runs to stop, and end what does not in time."""
-        for _, process, _ in self._running.values():
+        for _, process, *_ in self._running.values():
             process.terminate()
         end = time.monotonic() + _GRACE_S
-        for connection, (_, process, _) in self._running.items():
+        for connection, (_, process, *_) in self._running.items():
             process.join(max(end - time.monotonic(), 0))
             if process.is_alive():
                 process.kill()
@@ -94,11 +104,13 @@ class LocalProcesses:
             connection.close()
         self._running.clear()
 
-    def has_room(self, n_threads: int) -> bool:
-        """Whether a call of so many threads can start now."""
+    def has_room(self, n_threads: int, gpu: bool) -> bool:
+        """Whether a call of so many threads, on the CPU or on a GPU, can start now."""
         if self._n_jobs is not None:
             return len(self._running) < self._n_jobs
-        busy = sum(threads for *_, threads in self._running.values())
+        if gpu and any(on_gpu for *_, on_gpu in self._running.values()):
+            return False
+        busy = sum(threads for _, _, threads, _ in self._running.values())
         return not self._running or busy + n_threads <= (os.cpu_count() or 1)
 
     def start(
@@ -109,13 +121,13 @@ class LocalProcesses:
         process = self._context.Process(target=_work, args=(theirs, function, arguments))
         process.start()
         theirs.close()
-        self._running[ours] = key, process, n_threads
+        self._running[ours] = key, process, n_threads, gpu
 
     def wait(self, timeout: float) -> list[Event]:
         """What came within ``timeout`` seconds."""
         events = []
         for connection in wait_for(list(self._running), timeout):
-            key, process, _ = self._running[connection]
+            key, process, *_ = self._running[connection]
             try:
                 kind, value = connection.recv()
             except (EOFError, OSError):
@@ -145,7 +157,7 @@ class RayTasks:
             self._ray.cancel(reference, force=True)
         self._running.clear()
 
-    def has_room(self, n_threads: int) -> bool:
+    def has_room(self, n_threads: int, gpu: bool) -> bool:
         """Whether Ray shall be asked for a call of so many threads now."""
         there = self._ray.cluster_resources()
         n_there = max(int(there.get("GPU", 0)), int(there["CPU"]) // n_threads, 1)
@@ -178,7 +190,14 @@ class RayTasks:
 def processes_of(
     engine: str, n_jobs: int | None, preload: tuple[str, ...] = ()
 ) -> LocalProcesses | RayTasks:
-    """The engine by name."""
+    """The engine by name.
+
+    Raises
+    ------
+    ValueError
+        If there is no such engine, or ``n_jobs`` is less than one.
+    """
+    _check(engine, n_jobs)
     kind = LocalProcesses if engine == "local" else RayTasks
     return kind(n_jobs, preload)
 

@@ -105,12 +105,6 @@ class FineTune:
         return self.settings.seed
 
     @property
-    def cell(self) -> tuple:
-        """What the table has a number for: all but the learning rate, among which it is chosen."""
-        plain = dataclasses.replace(self.settings, learning_rate=1.0)
-        return (self.model, self.method, self.n_bits, config_hash(_plain(self, settings=plain)))
-
-    @property
     def trains(self) -> bool:
         """Whether there is anything to train."""
         return self.method not in POST_TRAINING and self.settings.epochs > 0
@@ -120,7 +114,7 @@ class FineTune:
 
         ``channels_last`` is named where it is True: the records without it are older than it.
         """
-        plain = _plain(self)
+        plain = dataclasses.asdict(self)
         del plain["settings"]["n_workers"]
         if not self.settings.channels_last:
             del plain["settings"]["channels_last"]
@@ -130,7 +124,3 @@ class FineTune:
     def hash(self) -> str:
         """Names the run in the ledger, and its folder."""
         return config_hash(self.as_json())
-
-
-def _plain(config, **changes):
-    return dataclasses.asdict(dataclasses.replace(config, **changes))

@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,29 +185,24 @@ def run(
     """
     model, batches = open_run(config)
     wanted = cases(model, config.bits, config.layers)
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.n_threads)
-    try:
-        with Ledger(folder, config.as_json()) as ledger:
-            own = {"fingerprint": fingerprint(model)}
-            stated = ledger.get(_ORIGINAL)
-            if stated not in (None, own):
-                raise ValueError(
-                    f"{folder} holds rows of a network with other weights ({stated['fingerprint']} "
-                    f"there, {own['fingerprint']} now); name another folder"
-                )
-            ledger.add(_ORIGINAL, own)
-            open_cases = [case for case in wanted if ledger.get(_key(case)) is None]
-            if on_start is not None:
-                on_start(len(wanted), len(wanted) - len(open_cases))
-            try:
-                if open_cases:
-                    _fill(ledger, config, model, batches, open_cases, on_row)
-            finally:
-                table = _table(ledger, wanted)
-                ledger.write(TABLE, table.to_csv(index=False, lineterminator="\n"))
-    finally:
-        torch.set_num_threads(before)
+    with _threads(config.n_threads), Ledger(folder, config.as_json()) as ledger:
+        own = {"fingerprint": fingerprint(model)}
+        stated = ledger.get(_ORIGINAL)
+        if stated not in (None, own):
+            raise ValueError(
+                f"{folder} holds rows of a network with other weights ({stated['fingerprint']} "
+                f"there, {own['fingerprint']} now); name another folder"
+            )
+        ledger.add(_ORIGINAL, own)
+        open_cases = [case for case in wanted if ledger.get(_key(case)) is None]
+        if on_start is not None:
+            on_start(len(wanted), len(wanted) - len(open_cases))
+        try:
+            if open_cases:
+                _fill(ledger, config, model, batches, open_cases, on_row)
+        finally:
+            table = _table(ledger, wanted)
+            ledger.write(TABLE, table.to_csv(index=False, lineterminator="\n"))
     return table
 
 
@@ -230,16 +226,28 @@ def cost(config: LayerAccuracy) -> str:
     """What a run will do, with the time of one row, measured here."""
     model, batches = open_run(config)
     wanted = cases(model, config.bits, config.layers)
-    original = answers(model, batches)
-    begun = time.monotonic()
-    measure(model, batches, original, *wanted[0])
-    seconds = (time.monotonic() - begun) * len(wanted)
+    with _threads(config.n_threads):
+        original = answers(model, batches)
+        begun = time.monotonic()
+        measure(model, batches, original, *wanted[0])
+        seconds = (time.monotonic() - begun) * len(wanted)
     layers = len({layer for layer, *_ in wanted})
     return (
         f"{len(wanted)} rows: {layers} layers at {len(config.bits)} budgets by two methods, each "
         f"on {len(original.labels):,} images; the network itself has {original.accuracy:.2f} % "
         f"accuracy; some {max(seconds / 60, 0.1):.1f} minutes"
     )
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """Torch computes with so many, then with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _fill(ledger, config, model, batches, open_cases, on_row):

@@ -1,7 +1,7 @@
 """The whole of Table 1 at four sizes: from seconds on digits to the paper's own setting."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,11 @@ from pqlib.training.settings import Settings
 PRESETS = ("smoke", "laptop", "gpu", "paper")
 STEP = 0.33  # between two learning rates (appendix G)
 RATES_AT = {"laptop": (2, 4, 8)}  # budgets at which `pqlib run` tries the rates of a preset
+CHANGES = (  # of a `Sweep`, those that `pqlib run` has an option for
+    *("size", "stem", "variant", "limit", "baseline_limit", "weights", "validation", "epochs"),
+    *("baseline_epochs", "batch_size", "max_steps", "precision", "channels_last"),
+    *("n_threads", "baseline_threads", "n_workers", "device", "keep_first_last"),
+)
 _OF_BASELINES = {"baseline_epochs", "baseline_limit", "baseline_threads"}
 _UNUSED_RATE = 0.05  # of baselines that are not trained, lest a preset's new rate rename their runs
 
@@ -39,6 +44,8 @@ TABLE4 = {
     "efficientdet": Recipe(16, 5e-5, "adam", 20, 1e-5),
 }
 MODELS = tuple(TABLE4)
+_TASKS = ("classification", "segmentation", "detection")
+_TASK_OF = {"deeplab_v3_mobilenet_v2": "segmentation", "efficientdet": "detection"}
 
 
 @dataclass(frozen=True)
@@ -188,7 +195,8 @@ class Sweep:
         its own grid.
     data : tuple of str, optional
         For all networks, or TASK=SOURCE for those of a task (classification, segmentation,
-        detection); the preset's by default.
+        detection), which goes first; the preset's by default. Networks ``python:...``, whose task
+        their factory alone knows, take what is named for all.
     changes : mapping, optional
         Fields of `FineTune` or of its `Settings` that are other than the preset's, such as
         ``{"size": 64, "epochs": 10}``. For the baseline alone ``"baseline_epochs"``;
@@ -225,9 +233,13 @@ class Sweep:
             raise ValueError(
                 f"rates_at must be among the bits {self.bits}; add {missing} or leave it out"
             )
-        tasks = [text.partition("=")[0] for text in self.data if "=" in text.partition(":")[0]]
-        for task in tasks:
-            check_choice("data", task, ("classification", "segmentation", "detection"))
+        sources = self._sources()
+        own_nets = [model for model in self.models if model.startswith("python:")]
+        if own_nets and sources and "" not in sources:
+            raise ValueError(
+                f"data {self.data} has nothing for {own_nets[0]}, whose task its factory alone "
+                "knows; give a source without TASK="
+            )
         known = {f.name for kind in (FineTune, Settings) for f in dataclasses.fields(kind)}
         own = {"model", "data", "settings", "method", "n_bits", "baseline", "seed"}
         unknown = [k for k in self.changes if k not in (known - own) | _OF_BASELINES]
@@ -294,16 +306,28 @@ class Sweep:
             base = dataclasses.replace(base, limit=changes["baseline_limit"] or None)
         return base, fine, self.powers if self.powers is not None else found.powers
 
-    def _source(self, base):
-        task = {"deeplab_v3_mobilenet_v2": "segmentation", "efficientdet": "detection"}.get(
-            base.model, "classification"
-        )
+    def _sources(self) -> dict[str, str]:
+        """Data by task, "" for all that have none of their own."""
+        found = {}
         for text in self.data:
-            name, _, source = text.partition("=")
-            if name == task and source:
-                return source
-        plain = [text for text in self.data if "=" not in text.partition(":")[0]]
-        return plain[0] if plain else base.data
+            task, equals, source = text.partition("=")
+            if not equals or ":" in task:  # an equals sign of a path
+                task, source = "", text
+            else:
+                check_choice("data", task, _TASKS)
+            if not source:
+                raise ValueError(f"data {text!r} names no source; give TASK=SOURCE")
+            if task in found:
+                raise ValueError(
+                    f"data has {found[task]!r} and {source!r} for {task or 'all tasks'}; leave one"
+                )
+            found[task] = source
+        return found
+
+    def _source(self, base):
+        task = _TASK_OF.get(base.model, "" if base.model.startswith("python:") else _TASKS[0])
+        sources = self._sources()
+        return sources.get(task) or sources.get("") or base.data
 
     def _tried(self, base, fine, powers, method, n_bits) -> Iterator[tuple[FineTune, int]]:
         settings = fine.settings
@@ -321,16 +345,3 @@ class Sweep:
                 settings=dataclasses.replace(settings, learning_rate=rate),
             )
             yield config, power
-
-
-def cells(
-    preset: str,
-    models: Sequence[str] = MODELS,
-    bits: Sequence[int] = tuple(range(2, 9)),
-    methods: Sequence[str] = TRAINED,
-    seeds: Sequence[int] = (0,),
-    **options: Any,
-) -> list[FineTune]:
-    """The runs of a `Sweep`, baselines first."""
-    named = {"models": models, "bits": bits, "methods": methods, "seeds": seeds}
-    return Sweep(preset, **{k: tuple(v) for k, v in named.items()}, **options).cells()

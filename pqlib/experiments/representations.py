@@ -94,7 +94,8 @@ def run(
     wanted : Representations
     folder : Path
         Made where it is missing. A run has its row there as soon as it ends, and before that a
-        checkpoint that holds what was measured so far.
+        checkpoint that holds what was measured so far. A baseline whose network is lost is trained
+        again only for runs that lack a row.
     checkpoint_seconds : float, default 60
     command : str
         Makes the runs again; kept in the records.
@@ -116,13 +117,10 @@ def run(
 
     tell = on_event or (lambda *_: None)
     with Ledger(folder, wanted.ledger_config) as ledger:
+        missing = lacking(wanted, ledger)
         for config in wanted.cells():
-            record = ledger.get(config.hash)
-            lost = config.method == "none" and not finetune_run.weights_are_sound(
-                ledger.folder, config.hash
-            )
-            if record is not None and not lost:
-                tell(config, "kept", record)
+            if config.hash not in missing:
+                tell(config, "kept", ledger.get(config.hash))
                 continue
             tell(config, "started", None)
             record = work(
@@ -142,6 +140,16 @@ def run(
         ledger.write("representations.csv", table.to_csv(index=False, lineterminator="\n"))
         ledger.write("representations.json", json.dumps(made_by(records), indent=1) + "\n")
     return table
+
+
+def lacking(wanted: Representations, ledger: Ledger) -> set[str]:
+    """Hashes of what is to be run: what has no row, and baselines of such whose network is lost."""
+    from pqlib.experiments.finetune_run import weights_are_sound
+
+    missing = [config for config in wanted.cells() if ledger.get(config.hash) is None]
+    needed = {config.baseline for config in missing} - {None}
+    lost = {key for key in needed if not weights_are_sound(ledger.folder, key)}
+    return {config.hash for config in missing} | lost
 
 
 def work(

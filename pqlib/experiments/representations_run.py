@@ -42,15 +42,14 @@ def run(
 
 def states(wanted: Representations, folder: Path) -> str:
     """Every run with its hash, and whether it is done; nothing is made."""
-    records = {}
+    cells = wanted.cells()
+    missing = {config.hash for config in cells}
     if (folder / "config.json").exists():
-        records = Ledger(folder, wanted.ledger_config).records()
-    lines, n_done = [], 0
-    for config in wanted.cells():
-        done = config.hash in records
-        n_done += done
-        lines.append(f"{config.hash}  {label(config)}: {'done' if done else 'to do'}")
-    return "\n".join([*lines, f"{len(lines)} runs, {n_done} of them in {folder}"])
+        missing = representations.lacking(wanted, Ledger(folder, wanted.ledger_config))
+    lines = [f"{c.hash}  {label(c)}: {'to do' if c.hash in missing else 'done'}" for c in cells]
+    return "\n".join(
+        [*lines, f"{len(cells)} runs, {len(cells) - len(missing)} of them in {folder}"]
+    )
 
 
 def label(config: FineTune) -> str:

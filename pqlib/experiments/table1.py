@@ -12,7 +12,7 @@ import pandas as pd
 from pqlib.experiments.engines import processes_of
 from pqlib.experiments.finetune_config import FineTune
 from pqlib.experiments.ledger import Ledger, config_hash
-from pqlib.experiments.presets import Sweep
+from pqlib.experiments.presets import CHANGES, Sweep
 from pqlib.experiments.rate_choice import best_of
 
 CONFIG = {"experiment": "table1", "format": 1}  # of the folder: it takes any run of any preset
@@ -47,8 +47,8 @@ def sweep(
     folder : Path
         Made where it is missing. A run has a row of its own as soon as it ends, done or failed.
     engine : {"local", "ray"}
-    n_jobs : int, optional
-        Runs at a time.
+    n_jobs : int >= 1, optional
+        Runs at a time; by default as many as there are cores for, on a GPU one.
     retry_failed : bool or collection of str, default False
         Run failed ones again, all or those with these hashes; their checkpoints are used.
     checkpoint_seconds : float, default 60
@@ -66,7 +66,8 @@ def sweep(
     Raises
     ------
     ValueError
-        If a baseline is missing, or another process is at work on the folder.
+        If a baseline is missing, or another process is at work on the folder; if ``engine`` or
+        ``n_jobs`` is none of these.
     OSError
         If the folder cannot be made.
 
@@ -106,7 +107,7 @@ def sweep(
             options = checkpoint_seconds, commands.get(key, "")
             place = {
                 "n_threads": config.settings.n_threads,
-                "gpu": config.device.startswith("cuda"),
+                "gpu": _on_gpu(config),
             }
             workers.start(key, work, config, folder.absolute(), *options, **place)
 
@@ -128,7 +129,8 @@ def sweep(
                     record, why = event.value, "it was told to stop"
                     if event.kind == "lost":
                         record, why = ledger.get(event.key), event.value
-                        record = record if record and record["status"] == "done" else None
+                        whole = config.method != "none" or _sound(ledger.folder, event.key)
+                        record = record if record and record["status"] == "done" and whole else None
                     if record is None and attempts[event.key] < ATTEMPTS:
                         tell(config, "lost", why)
                         waiting.appendleft(event.key)
@@ -177,7 +179,7 @@ def _next(workers, waiting, configs, records, ended, commands) -> str | None:
         config = configs[key]
         baseline = records.get(config.baseline)
         if config.baseline is None or (baseline and baseline["status"] == "done"):
-            if workers.has_room(config.settings.n_threads):
+            if workers.has_room(config.settings.n_threads, _on_gpu(config)):
                 waiting.extendleft(reversed(later))
                 return key
             waiting.appendleft(key)
@@ -189,6 +191,10 @@ def _next(workers, waiting, configs, records, ended, commands) -> str | None:
             later.append(key)
     waiting.extendleft(reversed(later))
     return None
+
+
+def _on_gpu(config):
+    return config.device.startswith("cuda")
 
 
 def _failed(config, reason, commands):
@@ -204,7 +210,10 @@ def work(
     command: str,
     report: Any = None,
 ) -> dict[str, Any] | None:
-    """One run with its row; None if it was told to stop. Nothing that a run can raise leaves it."""
+    """One run with its row; None if it was told to stop, or in all but the first process of a run.
+
+    Nothing that a run can raise leaves it.
+    """
     from pqlib.experiments import finetune_record, finetune_run
     from pqlib.training.loop import Stop
 
@@ -226,7 +235,7 @@ def work(
                 record["notes"] = "; ".join(filter(None, (record["notes"], _OTHER_BITS)))
             ledger.add(config.hash, record)
             finetune_run.forget_checkpoint(folder, config.hash)
-        return ledger.get(config.hash)
+        return ledger.get(config.hash) if record else None
     except Stop:
         return None
     except Exception as error:
@@ -244,7 +253,10 @@ def command_of(swept: Sweep, config: FineTune, *, power: int | None = None) -> s
     """The command line that makes the row of one run (and its baseline, where that is missing).
 
     With the grid of rates of its cell; for a run that took over a rate, with its ``power`` alone.
+    "" where a change is none of `presets.CHANGES`, since no command can name it.
     """
+    if not swept.changes.keys() <= {*CHANGES}:
+        return ""
     words = ["pqlib", "run", "table1", "--preset", swept.preset, "--models", config.model]
     if config.method == "none":
         words += ["--methods", "none"]

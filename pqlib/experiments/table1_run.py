@@ -185,8 +185,9 @@ def cost(
     configs = [*swept.cells(), *following]
     states = {key: record["status"] for key, record in records.items()}
     estimates, problems = _estimates(configs, measure)
-    n_threads = configs[-1].settings.n_threads  # a baseline, of which there are few, comes first
-    n_jobs = n_jobs or max((os.cpu_count() or 1) // n_threads, 1)
+    last = configs[-1]  # a baseline, of which there are few, comes first
+    fitting = 1 if last.device.startswith("cuda") else (os.cpu_count() or 1)
+    n_jobs = n_jobs or max(fitting // last.settings.n_threads, 1)
     lines = [("hash", *_FIELDS, "seed", "state", "hours")]
     total, unknown, n_there = 0.0, 0, 0
     for config in configs:

@@ -32,7 +32,7 @@ class Original:
     Raises
     ------
     ValueError
-        If there are fewer than two images, or one layer gives the same for all of them.
+        If there are fewer than two images or no layers.
 
     Notes
     -----
@@ -51,6 +51,8 @@ class Original:
     ):
         self._model, self._batches, self._forward = model, list(batches), forward
         self.layers = tuple(compressible_layers(model) if layers is None else layers)
+        if not self.layers:
+            raise ValueError("layers must name one or more modules, got none")
         if not self._batches:
             raise ValueError("batches must hold at least two images, got none")
         first = layer_outputs(model, self._batches[:1], self.layers, forward)
@@ -81,6 +83,11 @@ class Original:
             ``cka_unpaired``: what is left of it if each image is compared with the next one,
             which is the level that chance and the number of images reach by themselves. Both are
             0 where the network puts out the same for all images.
+
+        Raises
+        ------
+        ValueError
+            If a layer of the original puts out the same for all images.
         """
         rows = []
         for names in self._groups:

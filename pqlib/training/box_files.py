@@ -103,7 +103,11 @@ def _open_xml(path: Path) -> Folder:
     lists = {s: path / "ImageSets" / "Main" / f"{s}.txt" for s in SPLITS}
     names = {s: file.read_text().split() for s, file in lists.items() if file.is_file()}
     if not {"train", "test"} <= {*names}:
-        names = {"all": sorted(p.stem for p in (path / "Annotations").glob("*.xml"))}
+        lists = {"all": path / "Annotations"}
+        names = {"all": sorted(p.stem for p in lists["all"].glob("*.xml"))}
+    empty = [lists[split] for split, own in names.items() if not own]
+    if empty:
+        raise FileNotFoundError(f"{empty[0]} names no image; {what_is_there(empty[0].parent)}")
     pairs = {
         split: [(_image_of(path, n), path / "Annotations" / f"{n}.xml") for n in own]
         for split, own in names.items()

@@ -16,7 +16,7 @@ from pqlib.training.dense_networks import efficientdet_config, library
 from pqlib.training.tasks import Batch, Task
 
 # columns of a row of "per_image"
-KIND, SCORE, LABEL = 0, 5, 6
+KIND, LABEL = 0, 6  # between them the box and its score
 FOUND, WANTED, CROWD = 1, 2, 3  # kinds; 0 fills up
 _IOU_OF_A_MATCH = 0.5  # of an anchor with a box
 _MOST_FOUND = 100  # boxes of an image that count, those of the highest scores

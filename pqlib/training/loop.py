@@ -168,7 +168,6 @@ def train(
                 "notes": notes,
                 "seconds": seconds(),
                 "torch": str(torch.__version__),
-                "threads": torch.get_num_threads(),
                 "model": model.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 "scaler": scaler.state_dict(),

@@ -74,7 +74,7 @@ class MagnitudeMask(nn.Module):
         Raises
         ------
         ValueError
-            If weights are not finite, of another shape, or if ``monotone`` and fewer zeros are
+            If a weight is NaN, if they are of another shape, or if ``monotone`` and fewer zeros are
             asked for than there are.
 
         Notes
@@ -83,7 +83,7 @@ class MagnitudeMask(nn.Module):
         since the loop asks for it at every step of the schedule. It moves steadily: on the CPU it
         is looked for near where the last two point, among few weights, and if it is not there (this
         is known, not guessed), among all. Ties at the threshold, rare among trained weights, are
-        settled afterwards. Weights that are not finite leave nothing masked.
+        settled afterwards. An infinite weight is the last to go; NaN leaves nothing masked.
         """
         if weight.shape != self.multiplier.shape:
             raise ValueError(
@@ -121,9 +121,9 @@ class MagnitudeMask(nn.Module):
         if following > threshold:
             _greater(magnitudes, threshold, self.multiplier)
             return
-        if not bool(magnitudes.isfinite().all()):
+        if bool(magnitudes.isnan().any()):
             self.multiplier.fill_(1)
-            raise ValueError("weight must be finite to be pruned, got NaN or infinity")
+            raise ValueError("weight must be numbers to be pruned, got NaN")
         keep = (magnitudes > threshold).reshape(-1)
         equal = (magnitudes == threshold).reshape(-1).nonzero()[:, 0]
         n_equal_kept = keep.numel() - zeros - int(keep.sum())

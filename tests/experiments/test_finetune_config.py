@@ -17,7 +17,6 @@ from pqlib.experiments.presets import (
     TABLE4,
     Recipe,
     Sweep,
-    cells,
     plan,
 )
 from pqlib.experiments.rate_choice import followers
@@ -91,7 +90,7 @@ def test_table_4():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_has_all_cells(preset):
-    found = cells(preset, bits=(2, 8), seeds=(0, 1))
+    found = Sweep(preset, bits=(2, 8), seeds=(0, 1)).cells()
     n_powers = {"smoke": 1, "laptop": 3, "gpu": 5, "paper": 5}[preset]
     assert len(found) == 2 * 8 * (1 + 2 * 2 * n_powers)
     assert [c.method for c in found[:16]] == ["none"] * 16
@@ -106,7 +105,7 @@ def test_every_preset_has_all_cells(preset):
 
 
 def test_both_methods_are_treated_alike():
-    found = [c for c in cells("laptop", ("mobilenet_v2",), (4,)) if c.method != "none"]
+    found = [c for c in Sweep("laptop", ("mobilenet_v2",), (4,)).cells() if c.method != "none"]
     by_method = {
         method: [dataclasses.replace(c, method="lsq") for c in runs]
         for method, runs in itertools.groupby(found, key=lambda c: c.method)
@@ -132,9 +131,34 @@ def test_options_of_a_sweep():
     assert [c.settings.epochs for c in runs] == [2, 2, 7, 7, 0, 7, 7, 0]
     assert {c.settings.n_threads for c in runs} == {2} and {c.size for c in runs} == {64}
     assert [c.keep_first_last for c in runs] == [False] * 2 + [True] * 6
-    assert len({c.cell for c in runs}) == 6
+    settings = [dataclasses.replace(c.settings, learning_rate=1) for c in runs]
+    apart = {dataclasses.replace(c, settings=s) for c, s in zip(runs, settings, strict=True)}
+    assert len(apart) == 6  # and the rates of each
     none = Sweep("smoke", ("vit_small",), methods=("none",)).cells()
     assert [c.method for c in none] == ["none"]
+
+
+def test_every_network_has_the_data_of_its_task():
+    own = "python:own_nets:net"
+
+    def sources(*data, models=("resnet18", "deeplab_v3_mobilenet_v2", own)):
+        swept = Sweep("smoke", models, methods=("none",), data=data)
+        return [config.data for config in swept.cells()]
+
+    assert sources() == ["digits", "scenes:80", "digits"]
+    assert sources("cifar10:a=b") == ["cifar10:a=b"] * 3
+    assert sources("cifar10:a", "segmentation=camvid:b") == ["cifar10:a", "camvid:b", "cifar10:a"]
+    assert sources("digits", "classification=cifar10:a")[::2] == ["cifar10:a", "digits"]
+    for data, text in (
+        (("segmentation=camvid:b",), f"has nothing for {own}, .* give a source without TASK="),
+        (("classification=", "digits"), "'classification=' names no source; give TASK=SOURCE"),
+        (("",), "'' names no source"),
+        (("cifar10:a", "digits"), "'cifar10:a' and 'digits' for all tasks; leave one"),
+        (("detection=a:b", "detection=a:c"), "'a:b' and 'a:c' for detection; leave one"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            sources(*data)
+    assert sources("detection=boxes:b", models=("resnet18",)) == ["digits"]
 
 
 def test_a_baseline_can_have_more_images_than_its_cells():

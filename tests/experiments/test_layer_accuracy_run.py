@@ -103,6 +103,22 @@ def test_threads_are_given_back(tmp_path):
     assert torch.get_num_threads() == before
 
 
+def test_a_dry_run_times_with_the_threads_of_the_run(monkeypatch):
+    before, seen = torch.get_num_threads(), []
+    measured = runs.measure
+
+    def measure(*arguments):
+        seen.append(torch.get_num_threads())
+        return measured(*arguments)
+
+    monkeypatch.setattr(runs, "measure", measure)
+    config = LayerAccuracy(
+        CONFIG.model, "digits", size=8, limit=20, bits=(4,), n_threads=before + 1
+    )
+    runs.cost(config)
+    assert seen == [before + 1] and torch.get_num_threads() == before
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "text"),
     [

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import operator
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from finetune_cases import CONFIG, opened, tiny  # noqa: E402
 
 from pqlib import cka, sqnr_db  # noqa: E402
 from pqlib.cli import main  # noqa: E402
-from pqlib.experiments import finetune_run, representations  # noqa: E402
+from pqlib.experiments import finetune_run, representations, representations_run  # noqa: E402
 from pqlib.experiments.ledger import Ledger  # noqa: E402
 from pqlib.experiments.presets import Sweep  # noqa: E402
 from pqlib.experiments.representations import COLUMNS, METHODS, Representations  # noqa: E402
@@ -153,6 +154,23 @@ def test_what_is_done_is_not_run_again(folder, table):
     assert set(kinds) == {"kept"} and len(kinds) == 5
     assert before == {p: p.stat().st_mtime_ns for p in before}
     pd.testing.assert_frame_equal(again, table)
+
+
+def test_a_lost_baseline_is_trained_again_where_a_run_needs_it(folder, table, tmp_path):
+    own = shutil.copytree(folder, tmp_path / "own")
+    baseline, lost = (WANTED.cells()[i] for i in (0, -1))
+    (own / baseline.hash / "weights.pt").unlink()
+
+    def kinds():
+        found = []
+        representations.run(WANTED, own, on_event=lambda c, kind, v: found.append((c.method, kind)))
+        return [method for method, kind in found if kind == "started"]
+
+    assert kinds() == [] and "to do" not in representations_run.states(WANTED, own)
+    rows = {json.loads(path.read_text()).get("key"): path for path in own.glob("*.json")}
+    rows[lost.hash].unlink()
+    assert representations_run.states(WANTED, own).count("to do") == 2
+    assert kinds() == ["none", lost.method]
 
 
 @pytest.mark.parametrize("at", [1, 4, 7, 8])

@@ -23,6 +23,7 @@ from killing import ROOT, finish, kill, wait_for  # noqa: E402
 
 from pqlib.cli import main  # noqa: E402
 from pqlib.experiments import table1  # noqa: E402
+from pqlib.experiments.engines import processes_of  # noqa: E402
 from pqlib.experiments.ledger import Ledger  # noqa: E402
 from pqlib.experiments.presets import Sweep  # noqa: E402
 from pqlib.experiments.table1_run import cost, run_one  # noqa: E402
@@ -263,6 +264,64 @@ def test_a_damaged_baseline_is_trained_again(here):
     assert ("none", "started") in events and ("lsq", "started") not in events
     assert records[more.hash]["status"] == "done"
     assert records[CONFIG.hash]["fingerprint"] == first[CONFIG.hash]["fingerprint"]
+
+
+def test_a_worker_that_is_lost_while_it_trains_a_damaged_baseline_again(here):
+    """The row of the first training is there, and its network is not."""
+    first = table1.sweep([CONFIG], here, n_jobs=1)
+    (here / CONFIG.hash / "weights.pt").unlink()
+    kinds, killed = [], []
+
+    def on_event(config, kind, value):
+        kinds.append((config.method, kind))
+        if kind == "at" and not killed:
+            killed.append(int((here / config.hash / "running").read_text()))
+            os.kill(killed[0], signal.SIGKILL)
+
+    more = compressed("lsq", 4)
+    records = table1.sweep([CONFIG, more], here, n_jobs=1, checkpoint_seconds=0, on_event=on_event)
+    assert kinds.count(("none", "lost")) == 1 and kinds.count(("none", "started")) == 2
+    assert records[more.hash]["status"] == "done"
+    assert records[CONFIG.hash]["fingerprint"] == first[CONFIG.hash]["fingerprint"]
+
+
+def test_only_the_first_of_several_processes_has_a_row(here, monkeypatch):
+    """The others say nothing, even where the row of an earlier attempt says that it failed."""
+    from pqlib.experiments import finetune_run
+
+    baseline = SWEEP.cells()[0]
+    Ledger(here, table1.CONFIG).add(baseline.hash, {"status": "failed", "reason": "before"})
+    monkeypatch.setattr(finetune_run, "run", lambda *_, **__: {})
+    assert table1.work(baseline, here, 60.0, "") is None
+    assert run_one(SWEEP, baseline.hash, here) == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"n_jobs": 0}, "n_jobs must be a whole number in 1"),
+        ({"engine": "locl"}, "engine must be one of local, ray, got 'locl'"),
+    ],
+)
+def test_where_to_run_is_checked(here, options, text):
+    with pytest.raises(ValueError, match=text):
+        table1.sweep([CONFIG], here, **options)
+
+
+def patiently(report):
+    while not report(None):
+        time.sleep(0.01)
+
+
+def test_a_gpu_takes_one_run_at_a_time_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    for n_jobs, more in ((None, False), (3, True)):
+        with processes_of("local", n_jobs) as workers:
+            assert workers.has_room(1, True)
+            workers.start("a", patiently, n_threads=1, gpu=True)
+            assert workers.has_room(1, True) is more and workers.has_room(1, False)
+    swept = Sweep("gpu", ("resnet18",), bits=(4,))
+    assert "with 1 at a time" in cost(swept, None) and "with 3 at a time" in cost(swept, None, 3)
 
 
 def test_a_row_and_no_deletion_yet(here):

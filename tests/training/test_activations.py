@@ -130,6 +130,8 @@ def test_mistakes():
         Original(net(), [])
     with pytest.raises(ValueError, match="at least two images, got one"):
         Original(net(), [IMAGES[:1]])
+    with pytest.raises(ValueError, match="layers must name one or more modules"):
+        Original(net(), BATCHES, layers=[])
     with pytest.raises(ValueError, match="no layer 'conv9'"):
         Original(net(), BATCHES, layers=["conv9"])
     idle = nn.ModuleDict({"used": nn.Linear(3, 3), "idle": nn.Linear(3, 3)})

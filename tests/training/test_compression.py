@@ -277,13 +277,6 @@ def test_refused():
         compression.step(0, 4)
 
 
-def test_one_computation_where_a_layer_is_called_often():
-    layer = nn.Linear(3, 3)
-    compress(layer, "lsq", 4)
-    with parametrize.cached():
-        assert layer.weight is layer.weight
-
-
 def test_parts():
     assert isinstance(compress(net(), "lsq", 4).model[0].parametrizations.weight[0], LSQ)
     assert isinstance(

@@ -189,6 +189,15 @@ def test_boxes_in_xml(tmp_path):
     data = open_data(f"boxes:{root}", task="detection", size=128)
     assert counts(data) == (15, 2, 3)
     assert len({*data.train.indices, *data.validation.indices, *data.test.indices}) == 20
+    for folder, file in ((tmp_path / "a", "ImageSets/Main/val.txt"), (tmp_path / "c", None)):
+        if file is None:
+            boxes_in_xml(folder, ["a", "b"], lists=())
+            (folder / "Annotations").rename(folder / "Annotated")
+            (folder / "Annotations").mkdir()
+        else:
+            (folder / file).write_text("")
+        with pytest.raises(FileNotFoundError, match=r"names no image; there is .*"):
+            open_data(f"boxes:{folder}", task="detection", size=128)
     (root / "Annotations" / "03.xml").write_text("<annotation>")
     with pytest.raises(ValueError, match=r"03.xml is no annotation in VOC's format"):
         open_data(f"boxes:{root}", task="detection", size=128)
