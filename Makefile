@@ -38,8 +38,8 @@ lint: $(STAMP) ## check style, format, and that no notebook carries outputs
 	@$(PY) -m ruff format --check .
 	@$(PY) -m pqlib book check
 
-clean: ## remove what the book machinery built (keeps .venv)
-	rm -rf _build runs .pytest_cache .ruff_cache .hypothesis
+clean: ## remove _build and caches (keeps .venv, and what is in runs)
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
 
 # Installed once, and again only when the pins change. The build tool is pinned by the same
 # file: older pip reads PIP_CONSTRAINT when it builds, newer pip PIP_BUILD_CONSTRAINT.

@@ -73,12 +73,17 @@ def authors_rows(*, fetch: bool = False) -> pd.DataFrame | None:
     path = Path(folder) / "zoo" / "authors_zoo.csv.gz" if folder else None
     if path is not None and path.is_file():
         return _in_scan_columns(pd.read_csv(path).rename(columns=_CSV_COLUMNS), str(path))
-    archive = cache_folder() / f"pruning-vs-quantization-{COMMIT[:7]}.tar.gz"
-    if not archive.is_file():
+    path = archive()
+    if not path.is_file():
         if not fetch:
             return None
-        downloads.fetch(ARCHIVE, archive)
-    return _in_scan_columns(_read_archive(archive), str(archive))
+        downloads.fetch(ARCHIVE, path)
+    return _in_scan_columns(_read_archive(path), str(path))
+
+
+def archive() -> Path:
+    """Where the released code is kept once it was fetched."""
+    return cache_folder() / f"pruning-vs-quantization-{COMMIT[:7]}.tar.gz"
 
 
 def cache_folder() -> Path:

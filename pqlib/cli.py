@@ -1,6 +1,8 @@
 """The command line: build the book, re-run a chapter, see what is stale."""
 
 import base64
+import binascii
+import contextlib
 import functools
 import http.server
 import logging
@@ -124,11 +126,11 @@ def _command(function: Callable) -> Callable:
         except ModuleNotFoundError as error:
             raise click.ClickException(
                 f"{error.name} is not installed; install the book's tools with "
-                'pip install -c constraints.txt -e ".[torch,book]"'
+                'pip install -c constraints.txt -e ".[training,bounds,book,test]"'
             ) from None
         try:
             function(chapters.Book.find(Path.cwd()), **options)
-        except (build.BuildError, parameters.InputError) as error:
+        except (build.BuildError, parameters.InputError, OSError, yaml.YAMLError) as error:
             raise click.ClickException(str(error)) from None
         except KeyboardInterrupt:
             raise click.ClickException("interrupted; the last good book stays") from None
@@ -168,21 +170,25 @@ def _mappings(context: click.Context, option: click.Parameter, given: Any) -> li
     found = []
     for text in given:
         try:
-            if option.name == "files":
-                text = Path(text).read_text("utf-8")
-            elif option.name == "encoded":
-                text = base64.b64decode(text, validate=True).decode()
-            value = yaml.safe_load(text)
+            value = yaml.safe_load(_READ.get(option.name or "", str)(text))
         except OSError as error:
             raise click.BadParameter(f"{text!r} cannot be read: {error.strerror}") from None
-        except ValueError:
-            raise click.BadParameter(f"{text!r} is not base64 of UTF-8 text") from None
-        except yaml.YAMLError as error:
-            raise click.BadParameter(f"not YAML: {error}") from None
+        except UnicodeDecodeError:
+            raise click.BadParameter(f"{text!r} is not UTF-8 text") from None
+        except binascii.Error:
+            raise click.BadParameter(f"{text!r} is not base64") from None
+        except (yaml.YAMLError, ValueError) as error:  # the latter of a date that there is not
+            raise click.BadParameter(f"{text!r} is not YAML: {error}") from None
         if not isinstance(value, dict):
             raise click.BadParameter(f"{text!r} is not a mapping; write '{{name: value}}'")
         found.append(value)
     return found
+
+
+_READ = {
+    "files": lambda path: Path(path).read_text("utf-8"),
+    "encoded": lambda text: base64.b64decode(text, validate=True).decode(),
+}
 
 
 def _yaml_option(short: str, long: str, name: str, metavar: str, text: str) -> Callable:
@@ -264,9 +270,8 @@ def check(book: Any) -> None:
 
 @_command
 def clean(book: Any) -> None:
-    """Remove _build and runs: the book, the cache and the re-run chapters."""
-    for folder in ("_build", "runs"):
-        shutil.rmtree(book.root / folder, ignore_errors=True)
+    """Remove _build: the book and the cache. What is in runs, trainings too, stays."""
+    shutil.rmtree(book.root / "_build", ignore_errors=True)
 
 
 @_command
@@ -294,6 +299,10 @@ def serve(book: Any, port: int) -> None:
     if not folder.is_dir():
         raise click.ClickException("there is no book yet; run `pqlib book build` first")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise click.ClickException(f"port {port}: {error.strerror}; take another --port") from None
+    with server, contextlib.suppress(KeyboardInterrupt):
         click.echo(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends)")
         server.serve_forever()

@@ -1,4 +1,10 @@
+import http.server
 import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -64,7 +70,11 @@ def test_status_says_why(checkout):
         (("run", "tails", "-y", "{n_bits: [3]}"), "not of type int"),
         (("run", "tails", "-y", "{n_bits: "), "not YAML"),
         (("run", "tails", "-y", "[1, 2]"), "not a mapping"),
-        (("run", "tails", "-b", "%%%"), "not base64"),
+        (("run", "tails", "-b", "%%%"), "'%%%' is not base64"),
+        (("run", "tails", "-b", "//79"), "'//79' is not UTF-8 text"),
+        (("run", "tails", "-y", "{a: 2020-13-45}"), "'{a: 2020-13-45}' is not YAML: month"),
+        (("run", "tails", "-f", "_config.yml"), "title: no such parameter"),
+        (("run", "tails", "-f", "none.yml"), "'none.yml' cannot be read: No such file"),
         (("zip",), "run `pqlib book build` first"),
         (("serve",), "run `pqlib book build` first"),
     ],
@@ -89,7 +99,47 @@ def test_check_refuses_outputs(checkout):
 
 
 def test_clean_removes_what_was_built_and_nothing_else(checkout):
-    for folder in ("_build", "runs"):
+    for folder in ("_build", "runs"):  # the latter may hold the trainings of nights
         (checkout / folder / "x").mkdir(parents=True)
     assert call("clean").exit_code == 0
-    assert sorted(p.name for p in checkout.iterdir()) == ["_config.yml", "_toc.yml", "notebooks"]
+    left = sorted(p.name for p in checkout.iterdir())
+    assert left == ["_config.yml", "_toc.yml", "notebooks", "runs"]
+
+
+def test_a_port_in_use_is_named(checkout):
+    (checkout / "_build" / "html").mkdir(parents=True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        shown = call("serve", "--port", str(port))
+    assert shown.exit_code == 1 and f"port {port}: Address already in use" in shown.output
+
+
+def test_ctrl_c_ends_serving_without_an_error(checkout, monkeypatch):
+    (checkout / "_build" / "html").mkdir(parents=True)
+
+    def interrupted(server):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(http.server.ThreadingHTTPServer, "serve_forever", interrupted)
+    shown = call("serve", "--port", "0")
+    assert shown.exit_code == 0 and "Ctrl-C ends" in shown.output
+
+
+def test_a_slip_in_the_table_of_contents_is_answered(checkout):
+    (checkout / "_toc.yml").write_text("format: [jb-book\n")
+    shown = call("status")
+    assert shown.exit_code == 1 and "_toc.yml" in shown.output and "Traceback" not in shown.output
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/preface.md", "pqlib/cli.py"])
+def test_everyone_is_told_to_install_the_same(page):
+    root = Path(__file__).parents[1]
+    makefile = (root / "Makefile").read_text()
+    wanted = re.search(r'-e "(\.\[.*?\])"', makefile)[1]
+    assert set(re.findall(r'-e "(\.\[.*?\])"', (root / page).read_text())) == {wanted}
+
+
+def test_it_starts_where_there_is_no_fcntl():
+    """As on Windows; no command is run there."""
+    script = "import sys; sys.modules['fcntl'] = None; import pqlib.cli, pqlib.book.build"
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -10,7 +10,7 @@ ROOMS = (
     *("grids", "budget", "metrics", "quantize", "prune"),
     *("expected_error", "distribution_scale"),
     *("compilation", "accurate", "kernels", "scale_search", "ranges"),
-    *("comparison", "verdicts", "results", "paired_bootstrap"),
+    *("comparison", "verdicts", "results", "claims", "paired_bootstrap"),
     *("tensor_formats", "checkpoints", "downloads", "zoo"),
     *("layers", "bounds", "training"),
     *("tensor_scan", "scan", "authors", "zoo_statistics", "zoo_predictors", "zoo_words"),

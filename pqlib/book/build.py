@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,18 @@ from pqlib.book.execute import BuildError, Run, execute
 from pqlib.book.fingerprint import digest, hash_path, installed
 from pqlib.book.parameters import InputError, check_overrides
 from pqlib.book.stage import stage
+from pqlib.claims import claim
 
 log = logging.getLogger(__name__)
 
 
 def runs_of(book: Book, profile: str) -> list[Run]:
-    """Return a run per chapter of `book`, with the parameters that `profile` sets."""
-    return [Run(book, chapter, chapter.overrides(profile)) for chapter in book.chapters()]
+    """Return a run per chapter of `book`, with the parameters that `profile` sets.
+
+    Profile full, which may take hours, has no limit on a cell.
+    """
+    limited = profile != "full"
+    return [Run(book, chapter, chapter.overrides(profile), limited) for chapter in book.chapters()]
 
 
 def build_book(book: Book, profile: str = "book", jobs: int = 2) -> Path:
@@ -44,23 +50,24 @@ def build_book(book: Book, profile: str = "book", jobs: int = 2) -> Path:
         The start page.
     """
     runs, stale = runs_of(book, profile), []
-    for run in runs:
-        if reasons := run.stale():
-            stale.append(run)
-            log.info("%s: to execute (%s)", run.chapter.name, ", ".join(reasons[:3]))
-    execute(stale, jobs)
-    site, html = book.output(profile) / "site", book.output(profile) / "html"
-    stage(book.root, runs, profile, site, book.toc)
-    state = {
-        "profile": profile,
-        "overrides": {run.chapter.name: dict(run.overrides) for run in runs if run.overrides},
-        "made_of": digest(hash_path(site), installed(), hash_path(Path(__file__).parents[1])),
-    }
-    if _state(html) == state:
-        log.info("up to date")
-    else:
-        log.info("render %d pages", len(book.pages))
-        _render(site, html, state)
+    with _alone(book.output(profile)):
+        for run in runs:
+            if reasons := run.stale():
+                stale.append(run)
+                log.info("%s: to execute (%s)", run.chapter.name, ", ".join(reasons[:3]))
+        execute(stale, jobs)
+        site, html = book.output(profile) / "site", book.output(profile) / "html"
+        stage(book.root, runs, profile, site, book.toc)
+        state = {
+            "profile": profile,
+            "overrides": {run.chapter.name: dict(run.overrides) for run in runs if run.overrides},
+            "made_of": digest(hash_path(site), installed(), hash_path(Path(__file__).parents[1])),
+        }
+        if _state(html) == state:
+            log.info("up to date")
+        else:
+            log.info("render %d pages", len(book.pages))
+            _render(site, html, state)
     return html / "index.html"
 
 
@@ -89,9 +96,8 @@ def run_chapter(
         The page; the executed notebook lies beside its folder ``html``.
     """
     chapter = book.chapter(name)
-    run = Run(book, chapter, check_overrides(chapter.parameters, texts, values))
-    if run.stale():
-        execute([run], jobs=1)
+    overrides = check_overrides(chapter.parameters, texts, values)
+    run = Run(book, chapter, overrides, limited=not overrides)
     words = "-".join(f"{key}-{value}" for key, value in run.overrides.items()) or "defaults"
     words = "".join(c if c.isalnum() or c in ".-_" else "_" for c in words)
     short = words if len(words) <= 80 else f"{words[:60]}-{digest(words)}"
@@ -99,13 +105,29 @@ def run_chapter(
     toc = {"format": "jb-book", "root": f"notebooks/{name}"}
     if "book/references" in book.pages:
         toc["chapters"] = [{"file": "book/references"}]
-    with tempfile.TemporaryDirectory() as temporary:
+    with _alone(folder), tempfile.TemporaryDirectory() as temporary:
+        if run.stale():
+            execute([run], jobs=1)
         site = Path(temporary) / "site"
         stage(book.root, [run], "run", site, toc)
         # References to pages that are not here become plain text: warnings are no errors.
         _render(site, folder / "html", {"profile": "run"}, strict=False)
-    shutil.copy(run.output, folder / f"{name}.ipynb")
+        shutil.copy(run.output, folder / f"{name}.ipynb")
     return folder / "html" / "notebooks" / f"{name}.html"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Build into `folder` as the only process; a second one is refused."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".running").open("a") as running:
+        try:
+            claim(running)
+        except OSError:
+            raise InputError(
+                f"another build is at work on {folder}; wait for it, or end it"
+            ) from None
+        yield
 
 
 def _render(site: Path, html: Path, state: Mapping[str, Any], strict: bool = True) -> None:

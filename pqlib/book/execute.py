@@ -34,11 +34,22 @@ class BuildError(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """One execution of a chapter: `overrides` are the parameters that differ from defaults."""
+    """One execution of a chapter.
+
+    Attributes
+    ----------
+    book : Book
+    chapter : Chapter
+    overrides : dict
+        Parameters that differ from the defaults.
+    limited : bool, default True
+        End a cell that passes the chapter's ``cell_timeout_s``.
+    """
 
     book: Book
     chapter: Chapter
     overrides: Mapping[str, Any]
+    limited: bool = True
 
     @property
     def output(self) -> Path:
@@ -97,13 +108,15 @@ def execute(runs: Sequence[Run], jobs: int) -> None:
                     number, run = waiting.pop(0)
                     alive[number] = context.Process(target=_work, args=(number, run, events))
                     alive[number].start()
+                # of what has ended by now, all events are there to be read
+                ended = [n for n, process in alive.items() if not process.is_alive()]
                 try:
                     number, cells, failure = events.get(timeout=0.2)
                     bars.update(tasks[number], completed=cells)
                     if failure:
                         failures[number] = failure
                 except queue.Empty:
-                    for number in [n for n, process in alive.items() if not process.is_alive()]:
+                    for number in ended:
                         name = runs[number].chapter.name
                         if alive.pop(number).exitcode:
                             failures.setdefault(number, f"chapter {name}: its process died")
@@ -156,7 +169,7 @@ def _work(number: int, run: Run, events: Any) -> None:
             request_save_on_cell_execute=False,
             progress_bar=False,
             cwd=run.book.root,
-            execution_timeout=run.chapter.timeout,
+            execution_timeout=run.chapter.timeout if run.limited else None,
             at_cell=at_cell,
             extra_arguments=["--log-level=50"],  # no word on each kernel's transport
         )

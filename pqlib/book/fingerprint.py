@@ -8,6 +8,8 @@ import ast
 import hashlib
 import os
 import platform
+import re
+import uuid
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import distributions
@@ -18,9 +20,11 @@ import grimp
 from IPython.core.inputtransformer2 import TransformerManager
 
 import pqlib
+from pqlib import authors
 from pqlib.book.chapters import Chapter
 
 _PACKAGE = Path(pqlib.__file__).resolve().parent
+_RELATIVE = re.compile(r"\w[\w.-]*(/\w[\w.-]*)+")
 _APART = ("pqlib.book", "pqlib.cli", "pqlib.__main__")
 
 
@@ -30,12 +34,38 @@ def digest(*parts: Any) -> str:
 
 
 def hash_path(path: Path) -> str:
-    """Return a short hash of a file's bytes, or of the names and bytes in a folder."""
+    """Return a short hash of a file's bytes, or of the names and bytes in a folder.
+
+    Empty where there is nothing.
+    """
+    if not os.path.exists(path):  # which no odd text of a parameter can break
+        return ""
     if path.is_file():
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
     files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".pyc")
     return digest(*((p.relative_to(path).as_posix(), hash_path(p)) for p in files))
+
+
+def hash_listing(path: Path) -> str:
+    """Return a short hash of names, sizes and times in a folder, which may hold gigabytes."""
+    if not os.path.exists(path):
+        return ""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    states = [(p.as_posix(), p.stat()) for p in files]
+    return digest(*((name, state.st_size, state.st_mtime_ns) for name, state in states))
+
+
+def _place(text: str) -> str:
+    """The path in a source such as ``folder:PATH`` or ``segmentation=camvid:PATH``."""
+    return os.path.expanduser(os.path.expandvars(text.partition(":")[2]))
+
+
+def _literals(code: Iterable[str]) -> set[str]:
+    """Texts in the cells that may be paths, such as that of committed results."""
+    cells = [ast.parse(TransformerManager().transform_cell(cell)) for cell in code]
+    nodes = (node for cell in cells for node in ast.walk(cell) if isinstance(node, ast.Constant))
+    return {n.value for n in nodes if isinstance(n.value, str) and _RELATIVE.fullmatch(n.value)}
 
 
 @lru_cache
@@ -70,18 +100,26 @@ def fingerprint(
     values = {p.name: p.default for p in chapter.parameters.values()} | dict(overrides)
     lists = [v if isinstance(v, list) else [v] for v in values.values()]
     texts = [v for items in lists for v in items if isinstance(v, str) and v]
-    paths = {v: root / os.path.expanduser(v) for v in texts}
+    used = used_modules(code)
+    data = {v: hash_path(root / os.path.expanduser(v)) for v in {*texts, *_literals(code)}}
+    data |= {v: hash_listing(root / _place(v)) for v in texts if _place(v)}
+    data |= {v: uuid.uuid4().hex for v in texts if v.startswith("python:")}  # any code at all
+    if "pqlib.authors" in used:
+        archive = authors.archive()
+        data |= {archive.name: hash_path(archive)}
     if "PQLIB_DATA" in os.environ and any("PQLIB_DATA" in text for text in code):
         # the folders that the chapter names, of a place that may hold gigabytes
         folder = Path(os.environ["PQLIB_DATA"])
         named = [d.name for d in folder.iterdir() if d.is_dir()] if folder.is_dir() else []
-        paths |= {f"PQLIB_DATA/{d}": folder / d for d in named if any(f'"{d}"' in c for c in code)}
+        named = [d for d in named if any(f'"{d}"' in c for c in code)]
+        data |= {f"PQLIB_DATA/{d}": hash_path(folder / d) for d in named}
     return {
         "notebook": {chapter.name: digest(cells, chapter.notebook.metadata)},
         "parameters": dict(overrides),
-        "modules": {name: hash_path(_file(name)) for name in sorted(used_modules(code))},
+        "modules": {name: hash_path(_file(name)) for name in sorted(used)}
+        | {path.name: hash_path(path) for path in _PACKAGE.glob("*.csv")},
         "versions": installed(),
-        "data": {name: hash_path(path) for name, path in paths.items() if os.path.exists(path)},
+        "data": {name: value for name, value in sorted(data.items()) if value},
     }
 
 

@@ -1,7 +1,6 @@
 """One fine-tuning run, from its config to its record."""
 
 import dataclasses
-import fcntl
 import io
 import json
 import os
@@ -242,11 +241,11 @@ def claimed(folder: Path, *, wait: bool = True) -> Iterator[None]:
     if not wait:  # the first of several processes has the claim for all
         yield
         return
-    with (folder / "running").open("a+") as claim:
+    with (folder / "running").open("a+") as running:
         end = time.monotonic() + _CLAIM_S
         while True:
             try:
-                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                claim(running)
                 break
             except OSError:
                 if time.monotonic() > end:
@@ -256,9 +255,9 @@ def claimed(folder: Path, *, wait: bool = True) -> Iterator[None]:
                 time.sleep(0.1)
         for torn in folder.glob("*.tmp"):
             torn.unlink(missing_ok=True)
-        claim.truncate(0)
-        claim.write(str(os.getpid()))
-        claim.flush()
+        running.truncate(0)
+        running.write(str(os.getpid()))
+        running.flush()
         yield
 
 

@@ -1,12 +1,13 @@
 """What a long run has done so far: one file per unit, so that it can go on after any end."""
 
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+
+from pqlib.claims import claim
 
 _LOCK = "running"
 
@@ -58,7 +59,7 @@ class Ledger:
         """Claim the folder; the claim ends with the process, however that ends."""
         self._claim = (self.folder / _LOCK).open("a")
         try:
-            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            claim(self._claim)
         except OSError:
             self._claim.close()
             raise ValueError(

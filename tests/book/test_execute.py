@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pqlib.book.build import build_book, run_chapter, runs_of
 from pqlib.book.chapters import Book
 from pqlib.book.execute import BuildError, Run, execute
 from pqlib.book.parameters import InputError
+from pqlib.claims import claim
 
 FAILING = {
     "raises": ("before = 1\nraise RuntimeError('the sky fell')", "RuntimeError: the sky fell"),
@@ -46,6 +48,26 @@ def test_a_failing_cell_fails_the_build_and_leaves_the_last_good_book(built, how
     assert ("2 + 2" if how == "leaves" else source.splitlines()[0]) in message
     assert pages == {path: path.stat().st_mtime_ns for path in html.rglob("*.html")}
     assert cached == sorted(path.name for path in (built.root / "_build" / "cache").rglob("*"))
+
+
+def test_what_a_reader_or_profile_full_asks_for_may_take_its_time(small_book):
+    rewrite(small_book, chapter("import time\ntime.sleep(2.5)"))
+    assert [run.limited for run in runs_of(small_book, "full")] == [False, False]
+    assert [run.limited for run in runs_of(small_book, "smoke")] == [True, True]
+    run_chapter(small_book, "second", [("n_bits", "5")])
+    with pytest.raises(BuildError, match="ran past 2 s"):
+        run_chapter(small_book, "second")
+
+
+def test_a_second_build_is_refused_while_one_is_at_work(small_book):
+    folder = small_book.output("smoke")
+    folder.mkdir(parents=True)
+    with (folder / ".running").open("a") as running:
+        claim(running)
+        with pytest.raises(
+            InputError, match=f"another build is at work on {re.escape(str(folder))}"
+        ):
+            build_book(small_book, "smoke")
 
 
 def test_the_command_reports_the_cell_and_exits_non_zero(small_book):

@@ -9,6 +9,7 @@ import pytest
 from fixture_book import chapter
 
 import pqlib
+from pqlib import authors
 from pqlib.book.chapters import Chapter
 from pqlib.book.fingerprint import fingerprint, used_modules
 from pqlib.book.parameters import read_parameters
@@ -93,6 +94,38 @@ def test_parts_change_with_what_they_describe(tmp_path, monkeypatch):
 
     several = {"parameters": 'files: list[str] = ["rows.csv"]  # they too', "root": tmp_path}
     assert set(made_of(**several)["data"]) == {"rows.csv"}
+
+
+def test_files_that_are_not_the_value_of_a_parameter(tmp_path, monkeypatch):
+    """Named in a cell, behind a prefix, fetched by the library, or lying beside its modules."""
+    (tmp_path / "book" / "results").mkdir(parents=True)
+    rows = tmp_path / "book" / "results" / "rows.csv"
+    rows.write_text("1")
+    cell = 'open("book/results/rows.csv"); "/"; "book"; "https://a/b"'
+    before = made_of(cell, root=tmp_path)["data"]
+    assert set(before) == {"book/results/rows.csv"}
+    rows.write_text("2")
+    assert made_of(cell, root=tmp_path)["data"] != before
+
+    monkeypatch.setenv("HERE", str(tmp_path))
+    for source in ("folder:$HERE/book", "segmentation=camvid:book"):
+        reads = {"parameters": 'data: str = "digits"  # or another', "root": tmp_path}
+        reads |= {"overrides": {"data": source}}
+        before = made_of(**reads)["data"]
+        assert set(before) == {source}
+        rows.write_text(rows.read_text() + "3")
+        assert made_of(**reads)["data"] != before
+
+    own = {"parameters": 'model: str = "python:own_nets:net"  # or another', "root": tmp_path}
+    assert made_of(**own)["data"] != made_of(**own)["data"]  # its code can do anything
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    reads = "from pqlib.authors import authors_rows"
+    assert made_of(reads)["data"] == {}
+    authors.archive().parent.mkdir()
+    authors.archive().write_bytes(b"x")
+    assert set(made_of(reads)["data"]) == {authors.archive().name} and made_of("1")["data"] == {}
+    assert "zoo_paper.csv" in made_of("import pqlib")["modules"]
 
 
 def test_an_edit_of_a_module_reaches_its_chapters_and_no_others(tmp_path):
