@@ -60,4 +60,5 @@ def storage_bits(
         if mask:
             raise ValueError("mask=True goes with sparsity; quantized weights have no mask")
         return n * check_integer("n_bits", n_bits, low=2, high=MAX_BITS)
+    reference_bits = check_integer("reference_bits", reference_bits, low=1, high=64)
     return (n - n_zeros(n, sparsity)) * reference_bits + (n if mask else 0)

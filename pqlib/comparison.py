@@ -253,6 +253,11 @@ def profile(
         Share pruned.
     n_points : int, default 400
         Bins, 2..100,000. For an array, bins that hold few weights show its noise.
+
+    Raises
+    ------
+    ValueError
+        If 99.9 % of the weights are zero, or the grid has a scale per channel.
     """
     dist = dist_or_array if isinstance(dist_or_array, Distribution) else Empirical(dist_or_array)
     n_points = check_integer("n_points", n_points, low=2, high=100_000)
@@ -260,9 +265,12 @@ def profile(
         raise ValueError("grid must have one scale, not one per channel, to be drawn")
     levels, edges = grid.levels(), grid.edges()
     reach = dist.magnitude_quantile(0.999)
+    if reach == 0:
+        raise ValueError("dist_or_array must have weights that are not zero, 0.1 % or more of them")
     bins = np.linspace(-reach, reach, n_points + 1)
     w = (bins[:-1] + bins[1:]) / 2
-    density = dist.partial_moment(0, bins[:-1], bins[1:]) / np.diff(bins)
+    starts = np.r_[np.nextafter(-reach, -np.inf), bins[1:-1]]  # samples count from above it
+    density = dist.partial_moment(0, starts, bins[1:]) / np.diff(bins)
     lo, hi = dist.support
     cuts = np.r_[min(lo, edges[0]), edges, max(hi, edges[-1])]
     sparsity = check_number("sparsity", sparsity, low=0.0, high=1.0, open_high=True)

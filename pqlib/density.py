@@ -136,7 +136,10 @@ class Distribution(ABC):
     def kurtosis(self) -> float:
         """Kurtosis E[(W - m)^4] / Var[W]^2, *not* the excess: 3 for a normal (section 3.3)."""
         center = self.mean()
-        return self.moment(4, about=center) / self.moment(2, about=center) ** 2
+        fourth, second = self.moment(4, about=center), self.moment(2, about=center)
+        if not 1e-140 < second < 1e140:
+            raise ValueError(f"{self}: the kurtosis leaves float64's range; use another unit")
+        return fourth / second**2
 
     def cdf(self, x: ArrayLike) -> np.ndarray:
         """P(W <= x)."""
@@ -319,5 +322,6 @@ def check_power(dist: Distribution) -> float:
 def _probabilities(q):
     q = np.asarray(q, dtype=float)
     if not np.all((q >= 0) & (q <= 1)):
-        raise ValueError("q must lie in [0, 1]; it is a probability")
+        bad = q[~((q >= 0) & (q <= 1))].flat[0]
+        raise ValueError(f"q must lie in [0, 1], as a probability, got {bad:g}")
     return q

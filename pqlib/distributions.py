@@ -13,6 +13,16 @@ from scipy import special
 from pqlib._validation import as_finite_array, check_number
 from pqlib.density import Distribution, Pearson
 from pqlib.incomplete import beta_between, gamma_between, power_difference
+from pqlib.metrics import kurtosis
+
+
+def _keep(dist, name, **limits):
+    """Check a parameter and keep it as a float.
+
+    In the arithmetic of a float32 moments would be rounded, and served from the cache to the equal
+    distribution of a float.
+    """
+    object.__setattr__(dist, name, check_number(name, getattr(dist, name), **limits))
 
 
 @dataclass(frozen=True)
@@ -23,8 +33,8 @@ class Normal(Pearson):
     scale: float = 1.0
 
     def __post_init__(self):
-        check_number("loc", self.loc)
-        check_number("scale", self.scale, low=0.0, open_low=True)
+        _keep(self, "loc")
+        _keep(self, "scale", low=0.0, open_low=True)
 
     def _standard_pdf(self, z):
         return np.exp(-0.5 * z * z) / sqrt(2 * pi)
@@ -54,7 +64,7 @@ class Laplace(Pearson):
     scale: float = 1.0
 
     def __post_init__(self):
-        check_number("scale", self.scale, low=0.0, open_low=True)
+        _keep(self, "scale", low=0.0, open_low=True)
 
     @property
     def breakpoints(self) -> tuple[float, ...]:
@@ -93,7 +103,7 @@ class StudentT(Pearson):
     nu: float
 
     def __post_init__(self):
-        check_number("nu", self.nu, low=0.0, open_low=True)
+        _keep(self, "nu", low=0.0, open_low=True)
 
     def _standard_pdf(self, z):
         nu = self.nu
@@ -141,8 +151,9 @@ class Uniform(Distribution):
     b: float = 1.0
 
     def __post_init__(self):
-        check_number("a", self.a)
-        check_number("b", self.b, low=self.a, open_low=True)
+        _keep(self, "a")
+        _keep(self, "b", low=self.a, open_low=True)
+        check_number("b - a", self.b - self.a)
 
     @property
     def support(self) -> tuple[float, float]:
@@ -185,8 +196,8 @@ class Truncated(Distribution):
     def __post_init__(self):
         if not isinstance(self.dist, Distribution):
             raise TypeError(f"dist must be a Distribution such as Normal(), got {self.dist!r}")
-        check_number("a", self.a)
-        check_number("b", self.b, low=self.a, open_low=True)
+        _keep(self, "a")
+        _keep(self, "b", low=self.a, open_low=True)
         mass = float(self.dist.partial_moment(0, *self.support))
         if not mass > 0:
             raise ValueError(f"[a, b] = [{self.a}, {self.b}] has no mass; widen the interval")
@@ -217,6 +228,12 @@ class Truncated(Distribution):
     def pdf(self, x: ArrayLike) -> np.ndarray:
         x = np.asarray(x, float)
         return np.where((x >= self.a) & (x <= self.b), self.dist.pdf(x) / self._mass, 0.0)
+
+    def moment(self, order: int, about: float = 0.0) -> float:
+        samples = samples_of(self)
+        if samples is None:
+            return super().moment(order, about)
+        return _mean_power(samples, order, about)  # the cache would keep hold of them
 
     def _direct_moment(self, order, lo, hi, about):
         return self.dist._direct_moment(order, lo, hi, about) / self._mass
@@ -253,6 +270,10 @@ def samples_of(dist: Distribution) -> np.ndarray | None:
     return None
 
 
+def _mean_power(samples, order, about) -> float:
+    return float(np.mean((samples - about) ** order))
+
+
 class Empirical(Distribution):
     """The distribution that puts mass 1/n on each of n samples, such as the weights of a tensor.
 
@@ -286,16 +307,10 @@ class Empirical(Distribution):
         raise TypeError("Empirical has no density; use method='closed_form', an exact sum")
 
     def moment(self, order: int, about: float = 0.0) -> float:
-        return float(np.mean((self.samples - about) ** order))
+        return _mean_power(self.samples, order, about)
 
     def kurtosis(self) -> float:
-        first, last = self.samples[[0, -1]]
-        deviation = self.samples - self.mean()
-        size = np.max(abs(deviation))  # fourth powers of tiny weights would underflow
-        if first == last or size == 0:
-            raise ValueError(f"all samples are {first:g}: kurtosis of a constant is 0/0")
-        deviation = deviation / size
-        return float(np.mean(deviation**4) / np.mean(deviation**2) ** 2)
+        return kurtosis(self.samples)
 
     def _direct_moment(self, order, lo, hi, about):
         lo, hi, about = np.broadcast_arrays(lo, hi, about)

@@ -46,10 +46,13 @@ class IntegerGrid:
     zero_point: int = 0
 
     def __post_init__(self):
-        check_integer("n_bits", self.n_bits, low=2, high=MAX_BITS)
+        # kept as Python's numbers: 2 ** n_bits would wrap round in a small integer of numpy
+        n_bits = check_integer("n_bits", self.n_bits, low=2, high=MAX_BITS)
+        object.__setattr__(self, "n_bits", n_bits)
         for name in ("signed", "narrow_range"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+            object.__setattr__(self, name, bool(getattr(self, name)))
         if self.narrow_range and not self.signed:
             raise ValueError(
                 "narrow_range=True needs signed=True: an unsigned grid has no level without partner"
@@ -65,7 +68,8 @@ class IntegerGrid:
                     f"channel, got shape {scale.shape} with minimum {scale.min():g}"
                 )
         object.__setattr__(self, "scale", scale)
-        check_integer("zero_point", self.zero_point, low=self.qmin, high=self.qmax)
+        zero_point = check_integer("zero_point", self.zero_point, low=self.qmin, high=self.qmax)
+        object.__setattr__(self, "zero_point", zero_point)
 
     @property
     def qmin(self) -> int:

@@ -115,7 +115,8 @@ def dequantize(integers, grid: IntegerGrid, axis: int = 0):
 def fake_quantize(x, grid: IntegerGrid, axis: int = 0):
     """Quantize and dequantize: the nearest level to each weight, in x's own dtype and library.
 
-    Parameters and errors as in `quantize`. The error is at most scale / 2 inside
+    Parameters and errors as in `quantize`, and a ValueError where a weight would go to a level that
+    the dtype cannot hold. The error is at most scale / 2 inside
     [levels[0], levels[-1]] and the distance to the nearest end outside.
 
     Examples
@@ -128,5 +129,13 @@ def fake_quantize(x, grid: IntegerGrid, axis: int = 0):
     _check_grid(grid)
     x = _as_weights(x)
     integers, scale = _round(x, grid, axis)
-    restored = (integers - grid.zero_point) * scale
-    return restored.astype(x.dtype, copy=False) if _namespace(x) is np else restored.to(x.dtype)
+    xp = _namespace(x)
+    with np.errstate(over="ignore"):
+        restored = (integers - grid.zero_point) * scale
+        restored = restored.astype(x.dtype, copy=False) if xp is np else restored.to(x.dtype)
+    if not bool(xp.isfinite(restored).all()):
+        raise ValueError(
+            f"grid has levels beyond the range of {x.dtype} (scale {np.max(grid.scale):g}); take a "
+            "smaller scale or a wider dtype"
+        )
+    return restored

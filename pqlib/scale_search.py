@@ -7,8 +7,9 @@ any scale; the error then follows, and so does the best scale B / C for these in
 
 The error is the least of all those parabolas. On [l, r] none of those in play curves by more than
 2 C(l), so error - C(l) s^2 is concave there, and the error lies above its chord less
-C(l) (s - l) (r - s). That bound closes as the square of the width: some hundred scales prove the
-global optimum of a million weights.
+C(l) (s - l) (r - s). That bound closes as the square of the width: up to 8 bits, some hundred
+scales prove the global optimum of a million weights. Beyond, the error is small beside the sums
+that it is the difference of, and it takes thousands: at 16 bits most of a minute.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from pqlib.grids import IntegerGrid
 
 _TOLERANCE = 1e-10  # relative gap at which the search ends
 _NOISE = 64 * np.finfo(float).eps  # of the sum of squares: what estimates may lose to rounding
-_MOST = 200_000  # scales tried; random weights take some hundreds
+_MOST = 200_000  # scales tried; random weights take some hundreds up to 8 bits
 _UNIT_SCALE = 1.0  # the answer for all-zero weights, which every scale represents exactly
 
 

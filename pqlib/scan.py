@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
+from numbers import Integral
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ import pandas as pd
 from pqlib import zoo
 from pqlib._validation import check_choice, check_integer
 from pqlib.checkpoints import StoredTensor
+from pqlib.claims import claim
 from pqlib.grids import IntegerGrid
 from pqlib.tensor_scan import TensorRecord, kind_of, scan_tensor_bits
 
@@ -23,6 +25,7 @@ BITS = tuple(range(2, 9))
 _RECORD = [field.name for field in dataclasses.fields(TensorRecord)]
 _OWN = ["model", "task", "layer", "position", "shape", "kind", "dtype", "shared_with"]
 COLUMNS = [*_OWN, *_RECORD, "skipped"]
+_WORDS = [*(name for name in _OWN if name != "position"), "granularity", "winner", "skipped"]
 _FORMATS = (".csv", ".parquet")
 
 
@@ -66,8 +69,9 @@ def scan(
     Weights are the tensors with two or more axes. A row whose ``skipped`` is not empty has NaN for
     numbers and "" for words.
     """
-    sources = [source] if isinstance(source, str) else list(source)
-    bits = [n_bits] if isinstance(n_bits, int) else list(n_bits)
+    sources = [source] if isinstance(source, str | os.PathLike) else list(source)
+    sources = [os.fspath(source) for source in sources]
+    bits = [n_bits] if isinstance(n_bits, Integral) else list(n_bits)
     checkpoints = open_all(sources, bits, granularity)
     rows = [
         row
@@ -139,10 +143,8 @@ def scan_checkpoint(
 def as_table(rows: Iterable[dict[str, object]]) -> pd.DataFrame:
     """Rows as a DataFrame with the columns of `scan`, also where there are none."""
     table = pd.DataFrame(list(rows), columns=COLUMNS)
-    words = [*_OWN, "granularity", "winner", "skipped"]
-    words.remove("position")
-    table[words] = table[words].astype(object).where(table[words].notna(), "")
-    numbers = [c for c in COLUMNS if c not in words]
+    table[_WORDS] = table[_WORDS].astype(object).where(table[_WORDS].notna(), "")
+    numbers = [c for c in COLUMNS if c not in _WORDS]
     table[numbers] = table[numbers].apply(pd.to_numeric)
     whole = ["position", "n_weights", "n_bits"]
     table[whole] = table[whole].astype("Int64")
@@ -164,8 +166,9 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
     """Read what `write_table` wrote."""
     path = check_format(path)
     if path.suffix == ".csv":
-        words = {c: str for c in ("layer", "task", "shared_with", "skipped", "winner", "kind")}
-        table = pd.read_csv(path, na_values=["nan"], keep_default_na=False, dtype=words)
+        words = {c: str for c in _WORDS}  # also a model called 001, a layer called nan
+        empty = {c: ["nan", ""] for c in COLUMNS if c not in _WORDS}
+        table = pd.read_csv(path, na_values=empty, keep_default_na=False, dtype=words)
     else:
         table = pd.read_parquet(path)
     missing = [c for c in COLUMNS if c not in table]
@@ -202,12 +205,16 @@ class Ledger:
         self.groups: list[dict] = []
         if not self.path.exists():
             return
-        lines = []
-        for line in self.path.read_text("utf-8").splitlines():
+        lines, texts = [], self.path.read_text("utf-8").splitlines()
+        for number, line in enumerate(texts, 1):
             try:
                 lines.append(json.loads(line))
             except json.JSONDecodeError:
-                break
+                if number < len(texts):
+                    raise ValueError(
+                        f"{self.path} is damaged in line {number} of {len(texts)}; take that line "
+                        "out, and all that follow it, or delete the file"
+                    ) from None
         if lines and lines[0] != config:
             raise ValueError(
                 f"{self.path} belongs to a scan with other sources or options: {lines[0]}; "
@@ -216,13 +223,23 @@ class Ledger:
         self.groups = lines[1:]
 
     def __enter__(self) -> "Ledger":
-        """Rewrite what is whole, ready for more."""
+        """Rewrite what is whole, ready for more; a ValueError if another process does."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(self.path.name + ".tmp")
-        self._file = partial.open("w", encoding="utf-8")
-        for entry in (self.config, *self.groups):
-            self._write(entry)
-        partial.replace(self.path)
+        with self.path.open("a") as before:
+            self._file = partial.open("a", encoding="utf-8")
+            try:
+                claim(before)
+                claim(self._file)
+            except OSError:
+                self._file.close()
+                raise ValueError(
+                    f"another process scans into {self.path}; wait for it, or end it"
+                ) from None
+            self._file.truncate(0)
+            for entry in (self.config, *self.groups):
+                self._write(entry)
+            partial.replace(self.path)  # what is claimed is now in its place
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -143,9 +143,11 @@ def natural_sparsity(table: pd.DataFrame) -> pd.DataFrame:
         n_bits; mean, median, q1, q3 of the share p of zeros over the tensors; bits_saved, p * b,
         if zeros need not be stored; mask_bits, the entropy H(p) of saying where they are; net,
         the difference, all in bits per weight averaged over tensors; worth_it, the share of
-        tensors with a positive net; prune_mask_bits, the entropy of pruning's own mask.
+        tensors with a positive net; prune_mask_bits, the entropy of pruning's own mask. Rows that
+        were skipped do not count; take `distinct` first to count shared tensors once.
     """
     records = []
+    table = table[table["natural_sparsity"].notna()]
     for n_bits, rows in table.groupby("n_bits"):
         p = rows["natural_sparsity"].to_numpy(float)
         saved, mask = p * n_bits, binary_entropy(p)

@@ -99,3 +99,11 @@ def test_an_interval_that_holds_zero_has_no_winner():
     assert winner(0.1, 2.0) == "quantization" and winner(-2.0, -0.1) == "pruning"
     assert winner(-0.1, 0.1) == winner(0.0, 1.0) == "neither"
     assert winner(5e-15, 1.0) == winner(-1.0, -5e-15) == "neither"  # dust of percentages
+
+
+def test_a_profile_of_samples_loses_none():
+    x = np.array([-1.0, 1.0] * 5)
+    found = pq.profile(x, IntegerGrid(4, 0.2), 0.5)
+    assert np.sum(found.density) * (found.w[1] - found.w[0]) == pytest.approx(1)
+    with pytest.raises(ValueError, match="weights that are not zero"):
+        pq.profile(np.zeros(10), IntegerGrid(4, 0.2), 0.5)

@@ -88,3 +88,12 @@ def test_zero_point_lies_on_the_grid():
     for kind, bad in (({}, 8), ({}, -9), ({"narrow_range": True}, -8), ({"signed": False}, -1)):
         with pytest.raises(ValueError, match=rf"zero_point must be a whole number.*got {bad}"):
             IntegerGrid(4, 1.0, zero_point=bad, **kind)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.int64])
+def test_small_integers_of_numpy_do_not_wrap_round(kind):
+    for n_bits, signed in ((8, True), (10, False), (16, True)):
+        grid = IntegerGrid(kind(n_bits), 1.0, signed=np.bool_(signed), zero_point=kind(0))
+        assert (grid.qmin, grid.qmax) == (-(2 ** (n_bits - 1)) * signed, 2 ** (n_bits - signed) - 1)
+        assert grid.levels().size == 2**n_bits
+        assert (type(grid.n_bits), type(grid.signed), type(grid.zero_point)) == (int, bool, int)

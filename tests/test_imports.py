@@ -6,8 +6,8 @@ import sys
 import grimp
 
 ROOMS = (
-    *("_validation", "incomplete", "density", "distributions"),
-    *("grids", "budget", "metrics", "quantize", "prune"),
+    *("_validation", "incomplete", "metrics", "density", "distributions"),
+    *("grids", "budget", "quantize", "prune"),
     *("expected_error", "distribution_scale"),
     *("compilation", "accurate", "kernels", "scale_search", "ranges"),
     *("comparison", "verdicts", "results", "claims", "paired_bootstrap"),

@@ -263,3 +263,23 @@ def test_as_many_scales_as_channels():
             fake_quantize(x, grid, axis=axis)
         with pytest.raises(ValueError, match=r"2 scales"):
             quantize(torch.from_numpy(x), grid, axis=axis)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [(np.float16, 40000.0), (np.float32, 2e38), (np.float64, 1e308)]
+)
+def test_a_level_that_the_dtype_cannot_hold_is_refused(dtype, scale):
+    x = np.array([0.9 * np.finfo(dtype).max, -np.finfo(dtype).max], dtype)
+    for weights in (x, torch.as_tensor(x)):
+        with pytest.raises(ValueError, match=r"levels beyond the range of .*float"):
+            fake_quantize(weights, IntegerGrid(2, scale))
+
+
+def test_dequantize_takes_the_axis_of_the_channels():
+    integers, scale = np.array([[1, -2, 3], [0, 1, -1]]), np.array([0.5, 1.0, 2.0])
+    found = dequantize(integers, IntegerGrid(4, scale), axis=1)
+    assert found.tolist() == (integers * scale).tolist()
+    assert torch.equal(
+        dequantize(torch.as_tensor(integers), IntegerGrid(4, scale), axis=1),
+        torch.as_tensor(found, dtype=torch.float32),
+    )

@@ -1,9 +1,11 @@
 """Sorted weights: every sum against the plain computation; the search itself in test_ranges."""
 
+import math
+
 import numpy as np
 import pytest
 
-from pqlib import IntegerGrid, fake_quantize, magnitude_mask, mse
+from pqlib import IntegerGrid, fake_quantize, kernels, magnitude_mask, mse
 from pqlib.scale_search import SortedWeights
 
 WEIGHTS = {
@@ -74,3 +76,28 @@ def test_zero_weights():
     weights = SortedWeights(np.zeros(5))
     assert weights.mean_square == weights.pruning_mse(3) == 0.0
     assert weights.minmax_scale(IntegerGrid(4, 1.0)) == 1.0
+
+
+def test_sums_of_a_million_terms_lose_no_digits():
+    """The proof of a scale allows for 64 units in the last place, less than plain sums lose."""
+    side = np.sort(abs(np.random.default_rng(0).normal(size=10**6)))
+    for found, terms in (
+        (kernels.tail_sums(side)[0], side),
+        (kernels.head_squares(side)[-1], side * side),
+    ):
+        assert found == pytest.approx(math.fsum(terms), rel=4e-16, abs=0)
+
+
+def test_the_bound_holds_before_it_is_kept_below_the_error(monkeypatch):
+    raw, best_scale = [], kernels.best_scale
+
+    def seen(*arguments):
+        found = best_scale(*arguments)
+        raw.append(found[2] - arguments[-2])
+        return found
+
+    monkeypatch.setattr(kernels, "best_scale", seen)
+    x = np.random.default_rng(0).normal(size=4_000_000)
+    scale = SortedWeights(x).search(IntegerGrid(8, 1.0)).scale
+    error = math.fsum((np.clip(np.rint(x / scale), -128, 127) * scale - x) ** 2)
+    assert error * (1 - 1e-9) < raw[0] <= error

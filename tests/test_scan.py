@@ -257,3 +257,37 @@ def test_hostile_files_are_rows_that_say_why(tmp_path, seeds):
         reasons += bool((table["skipped"] != "").any())
     assert not canary.exists()
     assert reasons > 0.5 * len(seeds)
+
+
+def test_a_damaged_line_in_the_middle_is_not_passed_over(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    with Ledger(path, {}) as ledger:
+        for layer in "abc":
+            ledger.add("x", [{"layer": layer}])
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], lines[2][:-5], *lines[3:]]))
+    with pytest.raises(ValueError, match="damaged in line 3 of 4"):
+        Ledger(path, {})
+
+
+def test_two_scans_into_one_file_are_refused(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    with Ledger(path, {}) as first:
+        first.add("x", [{"layer": "a"}])
+        with pytest.raises(ValueError, match="another process scans into"), Ledger(path, {}):
+            pass
+        first.add("x", [{"layer": "b"}])
+    with Ledger(path, {}) as again:
+        assert [row["layer"] for row in again.rows()] == ["a", "b"]
+
+
+def test_names_that_look_like_numbers_stay_names(tmp_path):
+    rows = [{"model": "001", "layer": "nan", "position": 0, "skipped": "", "n_bits": 4}]
+    table = read_table(write_table(as_table(rows), tmp_path / "rows.csv"))
+    assert table.loc[0, ["model", "layer"]].tolist() == ["001", "nan"]
+    assert table["kurtosis"].isna().all() and table.loc[0, "n_bits"] == 4
+
+
+def test_a_path_and_an_integer_of_numpy(checkpoint):
+    path, _ = checkpoint
+    assert scan(Path(path), np.int64(4)).equals(scan(str(path), 4))

@@ -201,3 +201,11 @@ def test_the_authors_rows(model, limit):
             assert record.quant_mse <= float(row["quant_mse"]) * (1 + 1e-6)
             compared += 1
     assert compared == 7 * {"squeezenet1_1": 26, "resnet18": 3, "vgg11_bn": 4}[model]
+
+
+@pytest.mark.parametrize("unit", [1e-90, 1e-82, 1e-81, 1.0, 1e75, 1e77])
+def test_kurtosis_in_any_unit(unit):
+    x = np.random.default_rng(0).laplace(size=500)
+    x[:50] = 0.0
+    for w in (x, abs(x), -abs(x), x[50:] + 9):
+        assert scan_tensor(w * unit, 4).kurtosis == pytest.approx(kurtosis(w), rel=1e-12)

@@ -121,7 +121,8 @@ def test_binary_entropy_of_certainty_and_of_a_coin():
 
 
 def test_natural_sparsity_counts_bits():
-    table = pd.DataFrame({"n_bits": [2, 2, 4], "natural_sparsity": [0.5, 0.75, 0.25]})
+    shares = [0.5, 0.75, np.nan, 0.25]  # one was skipped
+    table = pd.DataFrame({"n_bits": [2, 2, 2, 4], "natural_sparsity": shares})
     found = stats.natural_sparsity(table).set_index("n_bits")
     assert found.loc[2, "mean"] == 0.625
     assert found.loc[2, "bits_saved"] == 1.25

@@ -32,7 +32,9 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from pqlib import accurate
+from pqlib._validation import check_integer
 from pqlib.bounds import lattice_kernels as kernels
+from pqlib.grids import MAX_BITS
 from pqlib.layers.problem import LayerProblem, check_scale
 
 _EPS = 2.0**-52
@@ -52,7 +54,21 @@ def certified_lower(problem: LayerProblem, n_bits: int, scale: float, dual: Arra
     dual : ndarray of shape (4, n)
         Rows lambda, nu, x, a, as in `Result.dual`. Negative multipliers count as 0 and a is
         rounded, so that any four rows give a valid bound, if a poor one.
+
+    Returns
+    -------
+    float
+        In squared output units, as `Result.error`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a problem, bit-width or scale that `solve_quantization` refuses, or rows of another
+        shape or not finite.
     """
+    if not isinstance(problem, LayerProblem):
+        raise TypeError(f"problem must be a LayerProblem(gram, weight), got {problem!r}")
+    n_bits = check_integer("n_bits", n_bits, low=2, high=MAX_BITS)
     check_scale("scale", scale, problem)
     dual = np.asarray(dual, float)
     if dual.shape != (4, problem.n) or not np.isfinite(dual).all():

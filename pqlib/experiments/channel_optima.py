@@ -18,7 +18,7 @@ PRUNING_HEURISTICS = ("magnitude", "magnitude_refit")
 QUANTIZATION_HEURISTICS = ("nearest", "feedback")
 OUTPUT_GRID = tuple(2.0 ** (k / 8) for k in range(-8, 9))  # times the tensor's scale
 EXHAUSTIVE = "exhaustive search"
-RESTRICTED = "exhaustive search, changes up to 1000 times the weights"
+RESTRICTED = "exhaustive search, changes up to 100 times the weights"
 ENDED = "search ended early"
 CERTIFICATES = (DUAL, REPROVED, EXHAUSTIVE, RESTRICTED, ENDED, FEASIBLE)  # from strong to weak
 

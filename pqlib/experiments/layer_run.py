@@ -198,7 +198,10 @@ def _options(config):
     words = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name in ("model", "base") or value == field.default:
+        as_default = value == field.default
+        if field.name == "layers" and config.model != LayerBounds.model:
+            as_default = False  # the command line has another default for other networks
+        if field.name in ("model", "base") or as_default:
             continue
         words.append("--" + field.name.replace("_", "-"))
         if isinstance(value, tuple):

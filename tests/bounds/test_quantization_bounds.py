@@ -292,3 +292,18 @@ def test_relaxation_of_a_singular_problem(cp):
     dual, moments = sdp_dual(problem, 3, 1.0, box=True)
     assert certified_lower(problem, 3, 1.0, dual) <= solve_quantization(problem, 3, 1.0).upper
     assert moments.shape == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"n_bits": 0}, ValueError, "n_bits must be a whole number in 2..16, got 0"),
+        ({"n_bits": 2.5}, ValueError, "n_bits must be a whole number"),
+        ({"n_bits": "3"}, TypeError, "n_bits must be an int"),
+        ({"problem": 3}, TypeError, "problem must be a LayerProblem"),
+    ],
+)
+def test_a_certificate_of_nothing_is_refused(change, error, text):
+    given = {"problem": LayerProblem([[1.0]], [0.5]), "n_bits": 4, "scale": 1.0}
+    with pytest.raises(error, match=text):
+        certified_lower(**given | change, dual=np.zeros((4, 1)))

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -309,6 +310,16 @@ def test_messages(here, tmp_path):
         code, output = here(tmp_path / "run", *more)
         assert code in (1, 2) and text in output, output
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("layers", [LITE0_LAYERS, (), ("a", "b")])
+@pytest.mark.parametrize("model", [LayerBounds.model, "timm:tf_efficientnet_lite0"])
+def test_a_command_makes_its_own_config_again(monkeypatch, model, layers):
+    config, seen = LayerBounds(model=model, layers=layers), []
+    monkeypatch.setattr(layer_run, "run", lambda found, *_: seen.append(found))
+    words = shlex.split(layer_run.command(config))[1:]
+    CliRunner().invoke(main, words)
+    assert seen == [config]
 
 
 def test_config():
