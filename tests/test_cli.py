@@ -1,6 +1,7 @@
 import http.server
 import json
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -15,6 +16,13 @@ from pqlib.cli import main
 
 pytest.importorskip("papermill", reason="the extra `book` is not installed")
 COMMANDS = ("build", "run", "status", "parameters", "check", "clean", "zip", "serve")
+
+ROOT = Path(__file__).parents[1]
+SHOWN = sorted(
+    (page.name, *found)
+    for page in [ROOT / "README.md", *(ROOT / "book").glob("*.md")]
+    for found in re.findall(r'^make chapter NAME=(\w+) ARGS="(.*)"$', page.read_text(), re.M)
+)
 
 
 @pytest.fixture
@@ -133,13 +141,26 @@ def test_a_slip_in_the_table_of_contents_is_answered(checkout):
 
 @pytest.mark.parametrize("page", ["README.md", "book/preface.md", "pqlib/cli.py"])
 def test_everyone_is_told_to_install_the_same(page):
-    root = Path(__file__).parents[1]
-    makefile = (root / "Makefile").read_text()
-    wanted = re.search(r'-e "(\.\[.*?\])"', makefile)[1]
-    assert set(re.findall(r'-e "(\.\[.*?\])"', (root / page).read_text())) == {wanted}
+    extras = re.compile(r'-e "(\.\[.*?\])"')
+    wanted = extras.search((ROOT / "Makefile").read_text())[1]
+    assert set(extras.findall((ROOT / page).read_text())) == {wanted}
 
 
 def test_it_starts_where_there_is_no_fcntl():
     """As on Windows; no command is run there."""
     script = "import sys; sys.modules['fcntl'] = None; import pqlib.cli, pqlib.book.build"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(("page", "name", "arguments"), SHOWN)
+def test_what_a_page_shows_is_accepted(monkeypatch, page, name, arguments):
+    """All but the run itself: the options, the chapter, its parameters and their ranges."""
+    from pqlib.book import build, parameters
+
+    def checked(book, name, texts, values):
+        return parameters.check_overrides(book.chapter(name).parameters, texts, values)
+
+    monkeypatch.setattr(build, "run_chapter", checked)
+    monkeypatch.chdir(ROOT)
+    shown = call("run", name, *shlex.split(arguments))
+    assert shown.exit_code == 0 and shown.output.strip() != "{}", shown.output
