@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pqlib.claims import claim
 from pqlib.experiments.finetune_config import POST_TRAINING, FineTune
 from pqlib.experiments.finetune_record import described, fingerprint
 from pqlib.training import checkpoint as checkpoints
