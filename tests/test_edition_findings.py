@@ -45,6 +45,28 @@ def test_the_range_of_leads():
     )
 
 
+def test_the_order_of_the_networks_beside_the_papers():
+    cells = pd.concat([
+        sweep_of({2: (9.0,), 4: (3.0,), 8: (1.0,)}, model="resnet18"),
+        sweep_of({2: (1.0,)}, model="vit_small"),
+        sweep_of({2: (5.0,)}, model="efficientdet"),
+    ])  # fmt: skip
+    paper = {("resnet18", 2): 1.0, ("vit_small", 2): 0.5, ("efficientdet", 2): 7.0}
+    paper |= {("resnet50", 2): 0.0}  # not among ours
+    said = edition_findings.order_words(cells, paper_of(paper))
+    assert said == (
+        "ViT-small (+1.0 points), ResNet-18 (+3.0 points) and EfficientDet (+5.0 points); the rank "
+        "correlation with the paper's medians is 1.00, and of all orders of 3 networks 17 % would "
+        "be as like the paper's, or more"
+    )
+    paper |= {("vit_small", 2): 9.0}
+    assert "is −0.50, and of all orders of 3 networks 83 %" in (
+        edition_findings.order_words(cells, paper_of(paper))
+    )
+    one = cells[cells["model"] == "resnet18"]
+    assert edition_findings.order_words(one, paper_of(paper)) == "ResNet-18 (+3.0 points)"
+
+
 def test_agreement_that_could_not_have_failed_is_told():
     cells = sweep_of({2: (9.0,), 4: (3.0,)}, model="resnet18")
     paper = {("resnet18", 2): 1.0, ("resnet18", 4): 1.0}
