@@ -150,8 +150,11 @@ def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
     own = dict([*fine.groupby("model", sort=False)])
     missing = [NAMES[m] for m in MODELS if m not in own]
     over = {m: int((fine[m] >= fine["fp_value"]).sum()) for m in METHODS}
+    n = f"{len(own)} of the" if missing else "all"
+    absent = [NAMES[m] for m in own if m not in set(before["model"])]
+    not_run = f" (not run for {listed(absent)})" if absent else ""
     return {
-        "edition_networks": f"{len(own)} of the {len(MODELS)} networks",
+        "edition_networks": f"{n} {len(MODELS)} networks",
         "edition_missing": f"Still to be run: {listed(missing)}." if missing else "",
         "edition_fp": listed(
             f"{NAMES[m]} {rows['fp_value'].mean():.1f} % {rows['metric'].iloc[0]}"
@@ -176,7 +179,7 @@ def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
         "edition_by_bits": lead_by_bits(fine),
         "edition_beside": _beside(fine, paper),
         "edition_sizes": _sizes(fine, paper),
-        "edition_before": count_words(before) if len(before) else "not run",
+        "edition_before": count_words(before) + not_run if len(before) else "not run",
         "edition_over": f"{over['quantization']} of {len(fine)} cells of quantization and "
         f"{over['pruning']} of pruning",
         "edition_seeds": _seeds(fine),
