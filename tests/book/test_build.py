@@ -31,7 +31,8 @@ def test_a_warning_fails_the_build_and_leaves_the_last_good_book(built):
     finally:
         preface.write_text(good)
     assert page.stat().st_mtime_ns == before
-    assert sorted(p.name for p in built.output("smoke").iterdir()) == ["html", "site"]
+    left = sorted(p.name for p in built.output("smoke").iterdir())
+    assert left == [".running", "html", "site"]
 
 
 def test_a_run_goes_to_a_folder_of_its_own_with_a_banner(built):

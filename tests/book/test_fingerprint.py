@@ -28,11 +28,11 @@ def made_of(*code, overrides=None, root=Path(), **options):
     ("code", "inside", "outside"),
     [
         ("import pqlib as pq\npq.matched_sparsity(4)", "budget", "ranges"),
-        ("from pqlib import optimal_scale", "ranges", "metrics"),
+        ("from pqlib import optimal_scale", "ranges", "comparison"),
         ("from pqlib import budget", "budget", "ranges"),
         ("import pqlib.budget", "budget", "ranges"),
         ("from pqlib.budget import n_zeros", "budget", "ranges"),
-        ("def late():\n    from pqlib.ranges import optimal_scale", "ranges", "metrics"),
+        ("def late():\n    from pqlib.ranges import optimal_scale", "ranges", "comparison"),
         ("%matplotlib inline\nfrom pqlib import budget", "budget", "ranges"),
     ],
 )
