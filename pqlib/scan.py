@@ -227,16 +227,14 @@ class Ledger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(self.path.name + ".tmp")
         with self.path.open("a") as before:
-            self._file = partial.open("a", encoding="utf-8")
             try:
                 claim(before)
-                claim(self._file)
             except OSError:
-                self._file.close()
                 raise ValueError(
                     f"another process scans into {self.path}; wait for it, or end it"
                 ) from None
-            self._file.truncate(0)
+            self._file = partial.open("w", encoding="utf-8")
+            claim(self._file)
             for entry in (self.config, *self.groups):
                 self._write(entry)
             partial.replace(self.path)  # what is claimed is now in its place

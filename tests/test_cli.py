@@ -148,8 +148,12 @@ def test_everyone_is_told_to_install_the_same(page):
 
 def test_it_starts_where_there_is_no_fcntl():
     """As on Windows; no command is run there."""
-    script = "import sys; sys.modules['fcntl'] = None; import pqlib.cli, pqlib.book.build"
-    subprocess.run([sys.executable, "-c", script], check=True)
+    script = (
+        "import sys; sys.modules['fcntl'] = None; import pqlib.cli, pqlib.book.build\n"
+        "from pqlib import claims; print(claims.fcntl)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "None"), done.stderr
 
 
 @pytest.mark.parametrize(("page", "name", "arguments"), SHOWN)

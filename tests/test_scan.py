@@ -277,6 +277,7 @@ def test_two_scans_into_one_file_are_refused(tmp_path):
         with pytest.raises(ValueError, match="another process scans into"), Ledger(path, {}):
             pass
         first.add("x", [{"layer": "b"}])
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
     with Ledger(path, {}) as again:
         assert [row["layer"] for row in again.rows()] == ["a", "b"]
 
