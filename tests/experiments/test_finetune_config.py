@@ -296,10 +296,7 @@ COMMITTED = {
         }
     ],
 }
-TRAINED_ALONE = {  # networks without the rows that no training has
-    "mobilenet_v2_spared": ("mobilenet_v2",),
-    "small_data": ("resnet50",),
-}
+TRAINED_ALONE = {"mobilenet_v2_spared": ("mobilenet_v2",)}  # no rows without training
 SPARED = {  # network and seeds
     "cifar_resnets": ("cifar_resnet20", (0, 1, 2)),
     "mobilenet_v2_spared": ("mobilenet_v2", (0,)),
