@@ -170,13 +170,13 @@ def _rows(draw, ledger, n_jobs, on_done):
     solved = layer_bounds.solve_units(draw.config, ledger, units, n_jobs=n_jobs, on_done=on_done)
     table = layer_table(draw.config.model, solved)
     table = table[table["chunk"] != TOTAL]
-    found = layer_verdicts(table).merge(at_papers_terms(table), on=["layer", "chunk", "n_bits"])
+    found = layer_verdicts(table).merge(winners(table), on=["layer", "chunk", "n_bits"])
     found = found.rename(columns={"prune_db": "prune_channel_db"})
     found = found.assign(images=draw.images, subset=draw.subset, n_images=len(draw.files))
     return found[list(COLUMNS)].astype(object).to_dict("records")
 
 
-def at_papers_terms(table: pd.DataFrame) -> pd.DataFrame:
+def winners(table: pd.DataFrame) -> pd.DataFrame:
     """Who wins each (layer, chunk, n_bits) at the tensor's scale and one budget a channel."""
     rows = []
     for (layer, chunk, n_bits), part in table.groupby(["layer", "chunk", "n_bits"], sort=False):

@@ -8,7 +8,7 @@ import pytest
 from fixture_book import write_book
 from playwright.sync_api import Error, sync_playwright
 
-from pqlib.book.build import build_book
+from pqlib.book.build import build_book, runs_of
 from pqlib.book.chapters import Book
 
 ROOT = Path(__file__).parents[2]
@@ -55,4 +55,6 @@ def html(request):
     folder = RENDERED[request.param]
     if not folder.is_dir():
         pytest.skip("no smoke book; `make test` builds it")
+    if stale := [r.chapter.name for r in runs_of(Book(ROOT), request.param) if r.stale()]:
+        pytest.skip(f"{folder} is older than {', '.join(stale)}; run `make {request.param}` first")
     return folder

@@ -155,7 +155,7 @@ def test_rows(whole, package):
         "photographs": ["0", "1"], "photos": ["0", "1", "all"],
     }  # fmt: skip
     assert len(table) == 5  # one layer of one chunk at one bit-width
-    alone = layer_stability.at_papers_terms(_table_of(config_of(package, image_seed=1)))
+    alone = layer_stability.winners(_table_of(config_of(package, image_seed=1)))
     own = table[(table["images"] == "photos") & (table["subset"] == "1")]
     assert own["winner"].tolist() == alone["winner"].tolist()
     lead = table["quantize_db"] - table["prune_channel_db"]
@@ -260,10 +260,10 @@ def test_no_output_is_said_so():
         blank | {"method": "quantize_exact", "scale_choice": "tensor", "budget": ""},
         blank | {"method": "prune_exact", "scale_choice": "", "budget": "channel"},
     ]
-    winners = layer_stability.at_papers_terms(pd.DataFrame(pair))["winner"]
+    winners = layer_stability.winners(pd.DataFrame(pair))["winner"]
     assert winners.tolist() == [layer_stability.NO_OUTPUT]
     pair = pd.DataFrame([row | {"energy": 1.0} for row in pair])
-    assert layer_stability.at_papers_terms(pair)["winner"].tolist() == [LOSSLESS]
+    assert layer_stability.winners(pair)["winner"].tolist() == [LOSSLESS]
 
 
 def test_the_commands_are_repeated():
