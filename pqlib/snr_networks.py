@@ -10,14 +10,23 @@ from pqlib.snr_findings import (
     halves,
     mean_gap,
     of_method,
+    shared_range,
     strength,
 )
-from pqlib.snr_statistics import Estimate, across_layers, correlation, within_layers
+from pqlib.snr_statistics import (
+    Estimate,
+    across_layers,
+    between_methods,
+    correlation,
+    within_layers,
+)
 from pqlib.snr_words import table_words
 from pqlib.training_findings import NAMES
 from pqlib.verdicts import listed
 
-_WITHIN = "SNR and cross-entropy gained, within a layer"
+_BETWEEN = "SNR and cross-entropy gained, between methods"
+_LOWER, _HIGHER = "lower budgets", "higher budgets"
+_SHARED = "at SNRs of both, "
 _EXCESS = "pruning's excess (nats) at the SNRs of"
 
 
@@ -33,17 +42,20 @@ def claims(table: pd.DataFrame, *, n_draws: int, seed: int) -> dict[str, Estimat
     """
     draws = {"n_draws": n_draws, "seed": seed}
     found = {
-        f"SNR and {name}, {method}": correlation(
-            of_method(table, method), "snr_db", outcome, "spearman", **draws
+        f"SNR and {name}, {where}{method}": correlation(
+            of_method(rows, method), "snr_db", outcome, "spearman", **draws
         )
         for outcome, name in (("increase", "cross-entropy gained"), ("drop", "accuracy lost"))
+        for where, rows in (("", table), (_SHARED, shared_range(table)))
         for method in METHODS
     }
     lower, higher = [*halves(table).values(), table.iloc[:0]][:2]
     for way, function, rows in (
         ("within a layer", within_layers, table),
-        ("between layers, lower budgets", across_layers, lower),
-        ("between layers, higher budgets", across_layers, higher),
+        (f"between layers, {_LOWER}", across_layers, lower),
+        (f"between layers, {_HIGHER}", across_layers, higher),
+        (f"between methods, {_LOWER}", between_methods, lower),
+        (f"between methods, {_HIGHER}", between_methods, higher),
     ):
         rank = function(rows, "snr_db", "increase", **draws)
         found[f"SNR and cross-entropy gained, {way}"] = rank
@@ -77,10 +89,15 @@ def claims_words(found: Mapping[str, Mapping[str, Estimate]]) -> dict[str, str]:
     }
 
 
-def drop_words(found: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """Rank correlations of SNR and the accuracy lost, by network and method; of `claims`."""
+def drop_words(found: Mapping[str, Mapping[str, Estimate]], *, shared: bool = False) -> str:
+    """Rank correlations of SNR and the accuracy lost, by network and method; of `claims`.
+
+    With ``shared``, over the SNRs that both methods have.
+    """
+    where = _SHARED if shared else ""
     return "; ".join(
-        f"{network} {' and '.join(str(own[f'SNR and accuracy lost, {m}']) for m in METHODS)}"
+        f"{network} "
+        + " and ".join(str(own[f"SNR and accuracy lost, {where}{m}"]) for m in METHODS)
         for network, own in found.items()
     )
 
@@ -134,9 +151,38 @@ def agree_words(found: Mapping[str, Mapping[str, Estimate]]) -> str:
     return f"We see less: SNR and the accuracy lost go together {less}"
 
 
-def within_words(found: Mapping[str, Mapping[str, Estimate]]) -> str:
-    """Rank correlations of SNR and cross-entropy gained within a layer, by network; of `claims`."""
-    return ", ".join(f"{own[_WITHIN]} in {network}" for network, own in found.items())
+def fig6_words(own: Mapping[str, Estimate]) -> dict[str, str]:
+    """Rank correlations of SNR and the accuracy lost in one network; of `claims`.
+
+    Returns
+    -------
+    dict
+        ``fig6_quantization`` and ``fig6_pruning``, each over all rows and over `shared_range`.
+    """
+    ranks = {m: [own[f"SNR and accuracy lost, {w}{m}"] for w in ("", _SHARED)] for m in METHODS}
+    return {
+        f"fig6_{method}": f"{whole}; over the SNRs that both methods have, {shared}"
+        for method, (whole, shared) in ranks.items()
+    }
+
+
+def right_words(found: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """How often the method of the higher SNR loses less, on one layer at one budget; of `claims`.
+
+    "82 % (73 % to 90 %) at the lower budgets and ... at the higher in ResNet-20, ...".
+    """
+    said = []
+    for network, own in found.items():
+        known = {part: own[f"{_BETWEEN}, {part}"] for part in (_LOWER, _HIGHER)}
+        shares = [f"{_share(e)} at the {part}" for part, e in known.items() if e.n_points]
+        said.append(f"{listed(shares)} of {network}")
+    return "; ".join(said)
+
+
+def _share(rank: Estimate) -> str:
+    """The share of pairs in order, of their mean rank correlation, -1 for all and 1 for none."""
+    value, low, high = (f"{(1 - v) / 2:.0%}" for v in (rank.value, rank.high, rank.low))
+    return f"{value} ({low} to {high})".replace("%", " %")
 
 
 def cost_words(found: Mapping[str, Mapping[str, Estimate]]) -> str:

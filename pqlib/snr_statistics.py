@@ -114,11 +114,30 @@ def weighted_correlation(
 def within_layers(
     table: pd.DataFrame, x: str, y: str, *, n_draws: int = 1000, seed: int = 0
 ) -> Estimate:
-    """Mean over layers of the rank correlation among the rows of one layer and one method."""
+    """Mean over layers of the rank correlation among the rows of one layer and one method.
+
+    Where x rises with every bit, as an SNR mostly does, it is that of the bits with y.
+    """
+    return _mean_rank(table, x, y, "method", n_draws, seed)
+
+
+def between_methods(
+    table: pd.DataFrame, x: str, y: str, *, n_draws: int = 1000, seed: int = 0
+) -> Estimate:
+    """Mean over layers of the rank correlation of the two methods at one layer and one budget.
+
+    Of two rows it is -1 where the method of the larger x has the smaller y, and else +1. So it is
+    one less twice the share of such pairs; pairs with an equal x or y have no order and no part.
+    """
+    return _mean_rank(table, x, y, "n_bits", n_draws, seed)
+
+
+def _mean_rank(table, x, y, alike, n_draws, seed) -> Estimate:
+    """Mean over layers of the rank correlation among a layer's rows that are alike in a column."""
     rows = finite_rows(table, x, y)
     own = [
         (layer, _spearman(group, x, y))
-        for (layer, _), group in rows.groupby(["layer", "method"], sort=False)
+        for (layer, _), group in rows.groupby(["layer", alike], sort=False)
     ]
     found = pd.DataFrame(own, columns=["layer", "found"]).dropna()
     return mean_over_layers(found, "found", n_draws=n_draws, seed=seed)

@@ -110,9 +110,8 @@ def rank_words(found: pd.DataFrame) -> dict[str, str]:
     dict
         ``order_both``, ``order_drop``: see `pqlib.snr_findings.order_words`; ``rank_quant``,
         ``rank_prune``, ``drop_quant``, ``drop_prune``: correlations with the cross-entropy gained
-        and the accuracy lost; ``fig6_quantization``, ``fig6_pruning``: the latter again;
-        ``fig6_scales``: Pearson's correlation of the accuracy lost with the linear SNR and with
-        its inverse.
+        and the accuracy lost; ``fig6_scales``: Pearson's correlation of the accuracy lost with the
+        linear SNR and with its inverse.
     """
     ranks = {
         (method, outcome): found_in(found, method, "snr_db", outcome, "spearman")
@@ -127,8 +126,6 @@ def rank_words(found: pd.DataFrame) -> dict[str, str]:
         "rank_prune": str(ranks["pruning", "increase"]),
         "drop_quant": str(ranks["quantization", "drop"]),
         "drop_prune": str(ranks["pruning", "drop"]),
-        "fig6_quantization": str(ranks["quantization", "drop"]),
-        "fig6_pruning": str(ranks["pruning", "drop"]),
         "fig6_scales": f"{drops['drop_linear']} and {drops['drop_noise']}",
     }
 
@@ -154,23 +151,29 @@ def logit_words(gain: Estimate) -> str:
     return f"{_LOGITS[gain.sign]}: the sizes of the rank correlations differ by {gain}"
 
 
-def apart_words(within: Estimate, between: Mapping[str, Estimate]) -> dict[str, str]:
-    """The correlations, ``within_words`` and ``between_words``, and ``within_claim`` of them.
+def apart_words(
+    within: Estimate, between: Mapping[str, Estimate], methods: Mapping[str, Estimate]
+) -> dict[str, str]:
+    """The correlations between layers, ``between_words``, and ``apart_claim`` of all three.
 
     Parameters
     ----------
     within : Estimate
         Of `pqlib.snr_statistics.within_layers`.
-    between : mapping of str to Estimate
-        Of `pqlib.snr_statistics.across_layers`, by budgets as of `pqlib.snr_findings.halves`.
+    between, methods : mapping of str to Estimate
+        Of `pqlib.snr_statistics.across_layers` and `pqlib.snr_statistics.between_methods`, by
+        budgets as of `pqlib.snr_findings.halves`.
     """
     known = {bits: found for bits, found in between.items() if found.n_points}
-    orders = "; ".join(f"at {bits}, {order_words(found)}" for bits, found in known.items())
+    orders, choices = (
+        "; ".join(f"at {bits}, {order_words(found)}" for bits, found in ways.items())
+        or "nothing to put into an order"
+        for ways in (known, methods)
+    )
     return {
-        "within_words": str(within),
         "between_words": ", ".join(f"{found} at {bits}" for bits, found in known.items()),
-        "within_claim": f"Within a layer {order_words(within)}. Between layers of one budget: "
-        f"{orders or 'nothing to put into an order'}",
+        "apart_claim": f"Within a layer {order_words(within)}. Between layers of one budget: "
+        f"{orders}. Between the two methods on one layer at one budget: {choices}",
     }
 
 

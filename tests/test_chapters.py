@@ -268,10 +268,10 @@ def test_the_chapter_on_layer_snr(parameters, tmp_path):
         assert (glued["table_rows"], glued["table_images"]) == ("280", "1,017")
         assert glued["table_made"].startswith("The table was made at commit")
         assert glued["networks_said"].startswith("Alike in all 3 are")
-        for name in ("agree", "within_networks", "drop_networks"):
+        for name in ("agree", "drop_networks", "drop_shared", "right_networks"):
             assert all(n in glued[name] for n in ("live run", "ResNet-20", "ResNet-18"))
     if len(parameters["bits"]) == 1:
-        assert glued["within_claim"].startswith("Within a layer there is nothing to put")
+        assert glued["apart_claim"].startswith("Within a layer there is nothing to put")
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from pqlib.snr_statistics import (
     Estimate,
     across_layers,
     advantage,
+    between_methods,
     correlation,
     mean_over_layers,
     weighted_correlation,
@@ -128,6 +129,20 @@ def test_across_is_the_mean_over_budgets():
     own = [stats.spearmanr(g["x"], g["y"]).statistic
            for _, g in table.groupby(["method", "layer"])]  # fmt: skip
     assert within_layers(table, "x", "y", n_draws=20).value == pytest.approx(np.mean(own))
+
+
+def test_between_methods_is_the_share_of_pairs_in_order():
+    pairs = [("a", 2, 1.0, 5.0), ("a", 3, 2.0, 4.0), ("b", 2, 3.0, 9.0), ("b", 3, 4.0, 7.0)]
+    other = {("a", 2): (2.0, 3.0), ("a", 3): (1.0, 3.0), ("b", 2): (1.0, 9.0), ("b", 3): (5.0, 1.0)}
+    table = pd.DataFrame(
+        [(layer, b, "pruning", x, y) for layer, b, x, y in pairs]
+        + [(layer, b, "quantization", *other[layer, b]) for layer, b, _, _ in pairs],
+        columns=["layer", "n_bits", "method", "x", "y"],
+    )
+    found = between_methods(table, "x", "y", n_draws=20)
+    # layer a: once in order, once not; layer b: an equal loss, which is left out, and one in order
+    assert found.value == pytest.approx((0.0 + -1.0) / 2)
+    assert found.low >= -1 and found.high <= 0 and found.n_layers == 2
 
 
 def test_advantage_is_paired():
