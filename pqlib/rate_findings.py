@@ -4,7 +4,8 @@ The table of a sweep is that of `pqlib.table1_leads.leads`.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,26 +77,40 @@ def beyond_words(cells: pd.DataFrame) -> dict[str, str]:
     -------
     dict
         ``rates_at``: the budgets at which several rates were tried, "no bit-width" if there are
-        none; ``rates_beyond``: in how many cells a method has the largest of its network's rates,
-        so that a larger one might do better.
+        none; ``rates_beyond`` and ``rates_below``: in how many cells a method has the largest or
+        the smallest of its network's rates, so that one beyond might do better.
     """
-    at: set[int] = set()
-    largest = dict.fromkeys(METHODS, 0)
-    for _, own in cells.groupby("model"):
-        for method in METHODS:
-            tried = [numbers(text) for text in own[f"tried_{method}"]]
-            several = [len(rates) > 1 for rates in tried]
-            at |= {int(b) for b in own.loc[several, "n_bits"]}
-            most = max((max(rates) for rates in tried if len(rates) > 1), default=None)
-            largest[method] += sum(most in numbers(text) for text in own[f"rate_{method}"])
+    several = [
+        cells.loc[cells[f"tried_{m}"].map(lambda text: len(numbers(text)) > 1), "n_bits"]
+        for m in METHODS
+    ]
     quantization, pruning = METHODS
+
+    def counted(end):
+        n = {m: int(at_end(cells, m, end).sum()) for m in METHODS}
+        return (
+            f"of {pruning} in {n[pruning]} of {len(cells)} cells and of {quantization} in "
+            f"{n[quantization]}"
+        )
+
     return {
-        "rates_at": bits_phrase(sorted(at)),
-        "rates_beyond": (
-            f"of {pruning} in {largest[pruning]} of {len(cells)} cells and of {quantization} in "
-            f"{largest[quantization]}"
-        ),
+        "rates_at": bits_phrase(sorted({int(b) for own in several for b in own})),
+        "rates_beyond": counted(max),
+        "rates_below": counted(min),
     }
+
+
+def at_end(cells: pd.DataFrame, method: str, end: Callable[[list[float]], float]) -> pd.Series:
+    """Whether a method has the largest (`max`) or smallest (`min`) of its network's rates, by cell.
+
+    By any seed; a network for which a single rate was tried has no end.
+    """
+    tried = cells[f"tried_{method}"].map(numbers)
+    own = tried.map(lambda rates: end(rates) if len(rates) > 1 else math.nan)
+    ends = own.groupby(cells["model"].to_numpy()).transform(end.__name__)  # passes over NaN
+    chosen = cells[f"rate_{method}"].map(numbers)
+    found = [at in rates for at, rates in zip(ends, chosen, strict=True)]
+    return pd.Series(found, index=cells.index)
 
 
 def scale_moves(records: Iterable[Mapping[str, Any]], folder: Path) -> pd.DataFrame:

@@ -78,12 +78,14 @@ def starts_compared(table: pd.DataFrame) -> dict[str, str]:
     ends = starts_words(table)["starts_ends"]
     apart = float(begins.max() - begins.min())
     if len(begins) > 1 and apart < _ALIKE:
+        ckas = moved[moved["n_bits"] == fewest].groupby("method", sort=False)["cka_before"].mean()
+        by_cka = listed(f"{plain(cka, 'cka')} ({NAMES[m]})" for m, cka in ckas.items())
         return {
             "starts_compared": f"Compare methods that begin alike. At {fewest} bits their starts "
             f"lie within {plain(apart, 'sqnr_db')} dB, on average over layers, and they go: {ends}."
-            " Where the starts are the same, a difference at the end is the method's, at this rate "
-            "and with this seed",
-            "starts_lesson": f"But see where equal starts end: {ends}",
+            " The SNR at the start alone, then, does not decide the end. But the starts are alike "
+            f"in this average only: by CKA they lie at {by_cka}. And it is one rate and one seed",
+            "starts_lesson": f"But see where starts of one mean SNR end: {ends}",
         }
     many = f"At {fewest} bits the starts lie {plain(apart, 'sqnr_db')} dB apart"
     lies = many if len(begins) > 1 else "The table has a single method"

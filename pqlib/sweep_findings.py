@@ -282,6 +282,14 @@ def _sizes(fine, paper):
         text += f", most for {cell(more.idxmax())}"
     if (more < 0).any():
         text += f"; by less in {(more < 0).sum()}, most for {cell(more.idxmin())}"
+    leads = [both[f"lead{of}"] for of in ("", "_paper")]
+    if len(both) > 2 and min(own.nunique() for own in leads) > 1:
+        shares = [both[f"lead{of}"] / both[f"fp_value{of}"] for of in ("", "_paper")]
+        ranks = [a.corr(b, "spearman") for a, b in (leads, shares)]
+        text += (
+            f"; cell by cell the rank correlation of both leads is {ranks[0]:.2f}, and "
+            f"{ranks[1]:.2f} of leads as shares of what a network has uncompressed"
+        ).replace("-", "−")
     return text
 
 

@@ -20,3 +20,13 @@ def sweep_of(leads, when="fine-tuned", model="cifar_resnet20", **columns):
         row |= {"tried_quantization": "0.0033 0.01 0.03", "tried_pruning": 0.03}
         rows.append(row | {"n_test": 509, "n_train": 5085} | columns)
     return pd.DataFrame(rows)
+
+
+def paper_of(leads, fp_value=80.0):
+    """Cells of the paper's table, of `pqlib.training_findings.cells`, by network and budget."""
+    sign = {1: "quantization", 0: "neither", -1: "pruning"}
+    rows = [
+        {"model": model, "n_bits": n_bits, "lead": lead, "winner": sign[(lead > 0) - (lead < 0)]}
+        for (model, n_bits), lead in leads.items()
+    ]
+    return pd.DataFrame(rows).assign(fp_value=fp_value)

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from sweep_cases import sweep_of
+from sweep_cases import paper_of, sweep_of
 
 from pqlib import edition_findings, training_findings
 from pqlib.simple_models import TABLE
@@ -11,16 +11,6 @@ from pqlib.training_findings import SPARED
 FLOOR = pd.DataFrame(
     [{"models": "resnet18 mobilenet_v2", "value": 27.0}, {"models": "vit_small", "value": 90.0}]
 )
-
-
-def paper_of(leads):
-    """Cells of the paper's table, by network and budget."""
-    sign = {1: "quantization", 0: "neither", -1: "pruning"}
-    rows = [
-        {"model": model, "n_bits": n_bits, "lead": lead, "winner": sign[(lead > 0) - (lead < 0)]}
-        for (model, n_bits), lead in leads.items()
-    ]
-    return pd.DataFrame(rows)
 
 
 def test_who_is_ahead_in_one_clause():
@@ -57,8 +47,12 @@ def test_the_order_of_the_networks_beside_the_papers():
     assert said == (
         "ViT-small (+1.0 points), ResNet-18 (+3.0 points) and EfficientDet (+5.0 points); the rank "
         "correlation with the paper's medians is 1.00, and of all orders of 3 networks 17 % would "
-        "be as like the paper's, or more"
+        "be as like the paper's, or more; of leads as shares of what a network has uncompressed "
+        "it is 1.00"
     )
+    small = cells.assign(fp_value=cells["model"].map({"efficientdet": 99.0}).fillna(9.0))
+    assert "medians is 1.00" in edition_findings.order_words(small, paper_of(paper))
+    assert edition_findings.order_words(small, paper_of(paper)).endswith("uncompressed it is −0.50")
     paper |= {("vit_small", 2): 9.0}
     assert "is −0.50, and of all orders of 3 networks 83 %" in (
         edition_findings.order_words(cells, paper_of(paper))
@@ -117,8 +111,11 @@ def test_what_training_adds_and_takes():
     assert edition_findings.gain_words(pd.concat([*fine, *before])) == {
         "edition_gain_quant": "+6.0 points at 2 bits, −0.5 points at 8 bits",
         "edition_gain_prune": "+25.0 points at 2 and 8 bits",
-        "edition_lowered": "quantization in 1 of 4 cells (1 at 8 bits) and pruning in 0 of 4 cells",
+        "edition_lowered": "quantization in 1 of 4 cells (1 at 8 bits; in 0 of them at the "
+        "smallest rate tried) and pruning in 0 of 4 cells",
     }
+    slow = pd.concat([*fine, *before]).assign(rate_quantization="0.01 0.0033")
+    assert "1 at 8 bits; in 1 of them at" in edition_findings.gain_words(slow)["edition_lowered"]
     assert set(edition_findings.gain_words(fine[0]).values()) == {"not run"}
 
 

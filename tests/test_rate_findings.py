@@ -65,6 +65,7 @@ def test_cells_at_the_largest_rate_count_those_that_took_it_over():
     assert beyond_words(cells) == {
         "rates_at": "2 and 4 bits",
         "rates_beyond": "of pruning in 3 of 4 cells and of quantization in 1",
+        "rates_below": "of pruning in 1 of 4 cells and of quantization in 0",
     }
     cells.loc[2, "rate_pruning"] = "0.01"
     assert beyond_words(cells)["rates_beyond"].startswith("of pruning in 2 of 4 cells")
@@ -81,6 +82,7 @@ def test_a_single_rate_is_not_the_end_of_a_range():
     assert beyond_words(cells) == {
         "rates_at": "no bit-width",
         "rates_beyond": "of pruning in 0 of 2 cells and of quantization in 0",
+        "rates_below": "of pruning in 0 of 2 cells and of quantization in 0",
     }
 
 

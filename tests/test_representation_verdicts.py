@@ -37,21 +37,22 @@ def test_methods_are_compared_only_if_they_begin_alike():
     said = verdicts.starts_compared(made(ENDS | {("lsq", 4): ((9,) * 4, (1,) * 4)}))
     assert said["starts_compared"].startswith("Compare methods that begin alike. At 2 bits")
     assert (
-        f"within 0.6 dB, on average over layers, and they go: {ends}. Where the"
+        f"within 0.6 dB, on average over layers, and they go: {ends}. The SNR"
         in (said["starts_compared"])
     )
-    assert said["starts_lesson"] == f"But see where equal starts end: {ends}"
+    assert "by CKA they lie at 0.030 (quantization) and 0.024 (pruning)" in said["starts_compared"]
+    assert said["starts_lesson"] == f"But see where starts of one mean SNR end: {ends}"
 
     apart = ENDS | {("prune", 2): ((1.5,) * 4, (1,) * 4)}
     ends = "quantization from 3.0 to 6.0 dB, pruning from 1.5 to 2.5 dB"
     said = verdicts.starts_compared(made(apart))
     assert "alike would tell. At 2 bits the starts lie 1.5 dB apart" in said["starts_compared"]
-    assert ends in said["starts_compared"] and "the method's" not in said["starts_compared"]
+    assert ends in said["starts_compared"] and "by CKA" not in said["starts_compared"]
     assert said["starts_lesson"].endswith(f"the starts lie 1.5 dB apart: {ends}")
 
     alone = verdicts.starts_compared(made({("lsq", 2): ENDS["lsq", 2]}))
     assert "The table has a single method" in alone["starts_compared"]
-    assert "equal starts" not in alone["starts_lesson"]
+    assert "one mean SNR" not in alone["starts_lesson"]
 
 
 def test_whether_the_old_network_was_repaired():

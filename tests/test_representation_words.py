@@ -48,6 +48,22 @@ def test_accuracy_goes_from_the_first_epoch_to_the_last_at_the_fewest_bits(table
     assert words.accuracy_words(read).split("; ") == said
 
 
+def test_where_runs_end_beside_training_alone():
+    table = made({
+        ("lsq", 2): ((3, 3, 4, 4), (2, 2, 2, 2)), ("lsq", 4): ((30,) * 4, (-10,) * 4),
+        ("prune", 2): ((3, 3, 3, 3), (-1, -1, -1, -1)),
+        ("uncompressed", None): ((30,) * 4, (-9,) * 4),
+    })  # fmt: skip
+    ends = "quantization ends at 0.055 at 2 bits, 0.200 at 4 bits; pruning ends at 0.020 at 2 bits"
+    assert words.ends_beside_control(table) == (
+        f"{ends}; training without compression ends at 0.210"
+    )
+    without = table[table["method"] != "uncompressed"]
+    assert words.ends_beside_control(without) == (
+        f"{ends}; training without compression was not run"
+    )
+
+
 def test_where_methods_begin():
     table = made({
         ("lsq", 2): ((3, 3, 4, 4), (2, 2, 2, 2)),
