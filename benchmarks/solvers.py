@@ -159,7 +159,7 @@ def pqlib_alone(
                 clock(lambda p, s=s: solve_pruning(p, s, max_seconds=limit), problems)
                 for s in counts
             ]
-            budget = "s = 1..n-1" if n <= 36 else f"s = {', '.join(map(str, counts))}"
+            budget = f"{'1..n-1' if n <= 36 else ', '.join(map(str, counts))} kept"
             yield {"problem": "prune", **own, "budget": budget} | summary(timed)
             for b in BITS:
                 d = scale_of(problems, b)
@@ -226,7 +226,7 @@ def pruning(instances: int, limit: float) -> Iterator[Row]:
         for n in (24, 32, 36):
             for s in (n // 4, n // 2):
                 yield (
-                    f"prune n = {n}, s = {s}",
+                    f"prune n = {n}, {s} kept",
                     lambda p, s=s: solve_pruning(p, s),
                     lambda p, s=s: scip_pruning(p, s, limit),
                     channels(n, 1e3, n, instances),

@@ -227,6 +227,8 @@ class Profile:
         Where quantization puts the weights, and the share of them at each level.
     threshold : float
         Magnitude up to which weights are pruned.
+    quant_beyond : float
+        Share of quantization's expected error that is made beyond the weights shown.
     """
 
     w: Float[np.ndarray, " n_points"]
@@ -236,6 +238,7 @@ class Profile:
     levels: Float[np.ndarray, " n_levels"]
     level_mass: Float[np.ndarray, " n_levels"]
     threshold: float
+    quant_beyond: float
 
 
 def profile(
@@ -276,6 +279,9 @@ def profile(
     sparsity = check_number("sparsity", sparsity, low=0.0, high=1.0, open_high=True)
     threshold = dist.magnitude_quantile(sparsity)
     nearest = levels[np.searchsorted(edges, w)]
+    whole = dist.partial_moment(2, cuts[:-1], cuts[1:], levels).sum()
+    shown = np.clip(cuts, starts[0], reach)
+    inside = dist.partial_moment(2, shown[:-1], shown[1:], levels).sum()
     return Profile(
         w=w,
         density=density,
@@ -284,4 +290,5 @@ def profile(
         levels=levels,
         level_mass=dist.partial_moment(0, cuts[:-1], cuts[1:]),
         threshold=threshold,
+        quant_beyond=float(max(1 - inside / whole, 0.0)) if whole else 0.0,
     )

@@ -59,6 +59,11 @@ def compressed_density(table: Profile, record: Comparison, what: str, name: str)
         finding = f"the error of {more} is {errors[more] / errors[less]:.3g} times that of {less}"
     finding = f"at {record.n_bits} bits and {record.sparsity:.1%} sparsity {finding}"
     removed = f"pruning errs within ±{table.threshold:.3g}, " if record.prune_mse else ""
+    at_zero = "; the weights pruned, all at zero, are not drawn" if record.sparsity else ""
+    areas = "the areas under its curves are the two expected errors"
+    if table.quant_beyond >= 0.001:
+        beyond = f"{table.quant_beyond:.1%} of quantization's"
+        areas += f", but for {beyond}, made by weights beyond the picture"
     where = (
         f"{removed}quantization between levels {record.scale:.3g} apart and beyond the last of them"
     )
@@ -66,9 +71,8 @@ def compressed_density(table: Profile, record: Comparison, what: str, name: str)
         figure,
         alt=f"{what}: {finding}; {where}.",
         caption=(
-            f"{what}, before and after both methods (above), and the squared error weighted by "
-            f"the density (below; the areas under its curves are the two expected errors): "
-            f"{finding}; {where}."
+            f"{what}, before and after both methods (above{at_zero}), and the squared error "
+            f"weighted by the density (below; {areas}): {finding}; {where}."
         ),
         name=name,
     )

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from pqlib._validation import as_finite_array, check_integer
-from pqlib.comparison import compare_bits
+from pqlib.comparison import compare_bits, crossing
 from pqlib.distributions import StudentT, Truncated
 from pqlib.metrics import kurtosis as kurtosis_of
 
@@ -24,10 +24,13 @@ class TheoryCurve:
         Non-excess, ascending.
     margin_db : dict of int to ndarray of shape (n_points,)
         Bits to quantization's lead in dB.
+    reach : ndarray of shape (n_points,)
+        Where the distribution is truncated, r for [-r, r].
     """
 
     kurtosis: Float[np.ndarray, " n_points"]
     margin_db: dict[int, Float[np.ndarray, " n_points"]]
+    reach: Float[np.ndarray, " n_points"]
 
     def predict(self, kurtosis: ArrayLike, n_bits: int) -> np.ndarray:
         """Quantization's lead at each kurtosis; beyond the curve's ends, that at the end."""
@@ -35,26 +38,34 @@ class TheoryCurve:
         return np.interp(at, np.log(self.kurtosis), self.margin_db[n_bits])
 
     def crossing(self, n_bits: int) -> float:
-        """The first kurtosis from which pruning is ahead; NaN if there is none on the curve."""
-        margin, x = self.margin_db[n_bits], np.log(self.kurtosis)
+        """The first kurtosis from which pruning is ahead; NaN if there is none on the curve.
+
+        The points tell between which two it lies, `pqlib.crossing` where.
+        """
+        margin = self.margin_db[n_bits]
         falls = np.flatnonzero((margin[:-1] > 0) & (margin[1:] <= 0))
         if not falls.size:
             return float("nan")
-        i = falls[0]
-        share = margin[i] / (margin[i] - margin[i + 1])
-        return float(np.exp(x[i] + share * (x[i + 1] - x[i])))
+        r = crossing(_cut_off, n_bits, *self.reach[falls[0] : falls[0] + 2])
+        return _cut_off(r).kurtosis()
 
 
 def theory_curve(bits: Sequence[int], n_points: int = 40) -> TheoryCurve:
     """Leads of quantization for Student-t with 2 degrees of freedom on [-r, r], r = 0.3..3000."""
     n_points = check_integer("n_points", n_points, low=2, high=10_000)
-    family = [Truncated(StudentT(2), -r, r) for r in np.geomspace(0.3, 3000, n_points)]
+    reach = np.geomspace(0.3, 3000, n_points)
+    family = [_cut_off(r) for r in reach]
     rows = [compare_bits(dist, bits) for dist in family]
     margins = np.array([[r.margin_db for r in row] for row in rows])
     return TheoryCurve(
         kurtosis=np.array([dist.kurtosis() for dist in family]),
         margin_db=dict(zip(bits, margins.T, strict=True)),
+        reach=reach,
     )
+
+
+def _cut_off(r: float) -> Truncated:
+    return Truncated(StudentT(2), -r, r)
 
 
 @dataclass(frozen=True)

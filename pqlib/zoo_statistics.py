@@ -241,7 +241,8 @@ def _logistic_crossing(x, prune) -> tuple[float, str]:
     if x[prune].min() > x[~prune].max():
         low, high = x[~prune].max(), x[prune].min()
         note = (
-            f"kurtosis separates the winners: any value from {10**low:.1f} to {10**high:.1f} fits"
+            f"kurtosis separates the winners, and the logistic curve may pass one half anywhere "
+            f"from {10**low:.1f} to {10**high:.1f}"
         )
         return (low + high) / 2, note
     center, spread = x.mean(), x.std()

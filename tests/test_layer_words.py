@@ -110,11 +110,20 @@ def test_leads_in_words():
         "quantization on 1 of 2 at 2 bits; quantization on 1 of 1 at 4 bits"
     )
     verdicts = terms.assign(verdict="pruning wins at every scale in [0.1, 0.2]")
-    assert "Of the 1 cases" in layer_words.terms_words(terms, verdicts)
-    assert "in 1 at every scale" in layer_words.terms_words(terms, verdicts)
+    said = layer_words.terms_words(terms, verdicts)
+    assert said == (
+        "Of the 2 cases in which quantization has the smaller error at the paper's terms, it keeps "
+        "that lead at both budgets in 0. Of the 1 in which pruning has, it keeps that lead at both "
+        "budgets in 1 at every common scale from 0.5 to 2 times the tensor's"
+    )
     verdicts["verdict"] = "depends on the budget"
-    assert "in 0 at every scale" in layer_words.terms_words(terms, verdicts)
-    assert "in no case" in layer_words.terms_words(terms[terms["lead"] > 0], verdicts)
+    assert "budgets in 0 at every common scale" in layer_words.terms_words(terms, verdicts)
+    ahead, behind = terms[terms["lead"] > 0], terms[terms["lead"] < 0]
+    said = layer_words.terms_words(ahead, verdicts.assign(verdict="quantization wins"))
+    assert "at both budgets in 2. Pruning has the smaller error at the paper's terms in no" in said
+    best = layer_words.terms_words(ahead, verdicts.assign(verdict="quantization wins, best scale"))
+    assert "at both budgets in 0 (and in 2 more at the best scale)." in best
+    assert layer_words.terms_words(behind, verdicts).startswith("Of the 1 in which pruning has")
     found = pd.DataFrame({"crosses": [True, True, False], "winner": ["pruning", "neither", ""]})
     assert layer_words.crossing_words(found) == (
         "2 of 3 rectangles cross the diagonal, and the exact optima close 1 of these"

@@ -9,8 +9,10 @@ from pqlib import zoo_predictors as predictors
 
 def test_curve_crosses_where_the_second_chapter_says():
     curve = predictors.theory_curve([2, 4], n_points=100)
-    assert curve.crossing(2) == pytest.approx(8.87, rel=5e-3)
-    assert curve.crossing(4) == pytest.approx(28.35, rel=5e-3)
+    assert curve.crossing(2) == pytest.approx(8.873326077673738, rel=1e-9)  # reference_values
+    assert curve.crossing(4) == pytest.approx(28.350272489282283, rel=1e-9)
+    coarse = predictors.theory_curve([4], n_points=5)
+    assert coarse.crossing(4) == pytest.approx(curve.crossing(4), rel=1e-9)
     dist = Truncated(StudentT(2), -20, 20)
     exact = pq.compare(dist, 4).margin_db
     assert curve.predict([dist.kurtosis()], 4) == pytest.approx(exact, abs=0.02)
@@ -19,7 +21,9 @@ def test_curve_crosses_where_the_second_chapter_says():
 
 
 def test_curve_without_crossing():
-    curve = predictors.TheoryCurve(np.array([2.0, 5.0]), {2: np.array([3.0, 1.0])})
+    curve = predictors.TheoryCurve(
+        np.array([2.0, 5.0]), {2: np.array([3.0, 1.0])}, np.array([1.0, 6.0])
+    )
     assert np.isnan(curve.crossing(2))
 
 

@@ -85,7 +85,8 @@ def test_separated_winners_get_the_middle_of_the_gap():
     split = stats.split_by_kurtosis(made_up(kurtosis, kurtosis > 10), 2)
     assert split.crossings["logistic"] == pytest.approx(12.0)  # the geometric mean of 8 and 18
     assert split.notes == {
-        "logistic": "kurtosis separates the winners: any value from 8.0 to 18.0 fits"
+        "logistic": "kurtosis separates the winners, and the logistic curve may pass one half "
+        "anywhere from 8.0 to 18.0"
     }
 
 
