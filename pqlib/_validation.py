@@ -1,5 +1,6 @@
 """Checks of arguments: each failure names the argument, its value and the remedy."""
 
+from collections.abc import Iterable
 from math import inf
 from numbers import Integral, Real
 from sys import float_info, modules
@@ -34,7 +35,8 @@ def check_number(
 
 
 def _interval(low: float, high: float, open_low: bool, open_high: bool) -> str:
-    return f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+    left, right = "(["[low > -inf and not open_low], ")]"[high < inf and not open_high]
+    return f"{left}{low:g}, {high:g}{right}"
 
 
 def check_integer(name: str, value: int, *, low: int, high: int) -> int:
@@ -48,13 +50,32 @@ def check_integer(name: str, value: int, *, low: int, high: int) -> int:
     return int(value)
 
 
+def check_bits(name: str, bits: Iterable[int]) -> list[int]:
+    """Return ``bits`` as a list if it is a sequence, not empty; its items are not checked."""
+    if isinstance(bits, str) or not isinstance(bits, Iterable) or not (found := list(bits)):
+        raise ValueError(f"{name} must be a sequence of bit-widths, not empty, got {bits!r}")
+    return found
+
+
+def check_dense(name: str, tensor) -> None:
+    """Refuse a torch tensor that holds no numbers, or not all of them."""
+    if tensor.is_meta:
+        raise ValueError(
+            f"{name} must hold numbers, got a tensor of shape {tuple(tensor.shape)} on the meta "
+            "device; load its weights first"
+        )
+    if str(tensor.layout) != "torch.strided":
+        raise TypeError(f"{name} must be dense, got layout {tensor.layout}; use {name}.to_dense()")
+
+
 def as_finite_array(name: str, values: ArrayLike) -> np.ndarray:
     """Return ``values`` as a float64 array, not empty and without NaN or infinity."""
     torch = modules.get("torch")
     if torch is not None and isinstance(values, torch.Tensor):
+        check_dense(name, values)
         values = values.detach().cpu()  # a layer's weight wants a gradient, which numpy refuses
-        if values.dtype == torch.bfloat16:  # unknown to numpy
-            values = values.float()
+        if values.is_floating_point() and values.dtype not in (torch.float16, torch.float64):
+            values = values.float()  # bfloat16 and float8 are unknown to numpy
     try:
         array = np.asarray(values)
         if array.dtype.kind in "cSUMm":
@@ -68,7 +89,7 @@ def as_finite_array(name: str, values: ArrayLike) -> np.ndarray:
         raise ValueError(f"{name} must not be empty, got shape {array.shape}")
     finite = np.isfinite(array)
     if not finite.all():
-        bad = array[~finite][0]
+        bad = float(array[~finite][0])
         raise ValueError(
             f"{name} must be finite, got {bad!r} among {array.size} values; remove or replace it"
         )

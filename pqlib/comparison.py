@@ -1,6 +1,6 @@
 """Quantization and pruning of one distribution, or one tensor, under one budget."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy import optimize
 
-from pqlib._validation import check_integer, check_number
+from pqlib._validation import as_finite_array, check_bits, check_integer, check_number
 from pqlib.budget import matched_sparsity
 from pqlib.density import Distribution
 from pqlib.distributions import Empirical, Truncated
@@ -108,10 +108,9 @@ def compare_bits(
 
     Parameters as in `compare`; ``bits`` is a sequence of n_bits.
     """
-    dist = dist_or_array if isinstance(dist_or_array, Distribution) else Empirical(dist_or_array)
+    dist = _distribution(dist_or_array)
     kind = {"signed": signed, "narrow_range": narrow_range}
-    if not isinstance(bits, Iterable) or not (bits := list(bits)):
-        raise ValueError(f"bits must be a sequence of bit-widths, not empty, got {bits!r}")
+    bits = check_bits("bits", bits)
     scales = optimal_scales(dist, bits, **kind)
     grids = [IntegerGrid(b, s, **kind) for b, s in zip(bits, scales, strict=True)]
     shares = [matched_sparsity(b) if sparsity is None else sparsity for b in bits]
@@ -130,6 +129,12 @@ def compare_bits(
             )
         )
     return records
+
+
+def _distribution(dist_or_array):
+    if isinstance(dist_or_array, Distribution):
+        return dist_or_array
+    return Empirical(as_finite_array("dist_or_array", dist_or_array))
 
 
 def truncation_at_kurtosis(dist: Distribution, kurtosis: float) -> float:
@@ -155,7 +160,11 @@ def truncation_at_kurtosis(dist: Distribution, kurtosis: float) -> float:
         r = float(np.exp(log_r))
         return Truncated(dist, -r, r).kurtosis() / kurtosis - 1
 
-    return _root_over_log(excess, 1e-2, 1e12, f"no truncation of {dist} has kurtosis {kurtosis:g}")
+    none = (
+        f"no truncation of {dist} to [-r, r] with r from 0.01 to 1e12 has kurtosis {kurtosis:g}; "
+        "take another kurtosis, or a dist of heavier tails"
+    )
+    return _root_over_log(excess, 1e-2, 1e12, none)
 
 
 def crossing(
@@ -190,6 +199,8 @@ def crossing(
     ValueError
         If one method wins at both ends.
     """
+    if not callable(family):
+        raise TypeError(f"family must map a shape to a Distribution, got {family!r}")
     low = check_number("low", low, low=0.0, open_low=True)
     high = check_number("high", high, low=low, open_low=True)
 
@@ -200,14 +211,17 @@ def crossing(
         return compare(dist, n_bits, sparsity=sparsity, narrow_range=narrow_range).margin_db
 
     return _root_over_log(
-        margin, low, high, f"the same method wins at both low={low:g} and high={high:g}"
+        margin,
+        low,
+        high,
+        f"the same method wins at both low={low:g} and high={high:g}; widen the interval",
     )
 
 
 def _root_over_log(f, low, high, otherwise):
     a, b = np.log(low), np.log(high)
     if f(a) * f(b) > 0:
-        raise ValueError(f"{otherwise}; widen the interval")
+        raise ValueError(otherwise)
     return float(np.exp(optimize.brentq(f, a, b, xtol=1e-13)))
 
 
@@ -262,7 +276,9 @@ def profile(
     ValueError
         If 99.9 % of the weights are zero, or the grid has a scale per channel.
     """
-    dist = dist_or_array if isinstance(dist_or_array, Distribution) else Empirical(dist_or_array)
+    dist = _distribution(dist_or_array)
+    if not isinstance(grid, IntegerGrid):
+        raise TypeError(f"grid must be an IntegerGrid such as IntegerGrid(4, 0.1), got {grid!r}")
     n_points = check_integer("n_points", n_points, low=2, high=100_000)
     if grid.granularity != "tensor":
         raise ValueError("grid must have one scale, not one per channel, to be drawn")

@@ -60,6 +60,10 @@ class Table:
     columns: Mapping[str, Iterable[object]]
     digits: int = 2
 
+    def __post_init__(self):
+        if not isinstance(self.columns, Mapping):
+            raise TypeError(f"columns must map headings to values, got {self.columns!r}")
+
     def _cell(self, value: object) -> str:
         if value is None:
             return "–"

@@ -1,11 +1,12 @@
 """Grids: the values that a quantized weight can take."""
 
 from dataclasses import dataclass
+from sys import modules
 
 import numpy as np
 from jaxtyping import Float
 
-from pqlib._validation import as_finite_array, check_integer, check_number
+from pqlib._validation import as_finite_array, check_dense, check_integer, check_number
 
 MAX_BITS = 16
 
@@ -57,6 +58,9 @@ class IntegerGrid:
             raise ValueError(
                 "narrow_range=True needs signed=True: an unsigned grid has no level without partner"
             )
+        torch = modules.get("torch")
+        if torch is not None and isinstance(self.scale, torch.Tensor):
+            check_dense("scale", self.scale)
         if np.ndim(self.scale) == 0:
             value = self.scale.item() if hasattr(self.scale, "item") else self.scale
             scale = check_number("scale", value, low=0.0, open_low=True)

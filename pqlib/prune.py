@@ -32,7 +32,7 @@ def magnitude_mask(x, sparsity: float):
     x = _as_weights(x)
     xp = _namespace(x)
     size = x.size if xp is np else x.numel()
-    magnitudes = abs(x).reshape(-1)
+    magnitudes = _magnitudes(x).reshape(-1)
     if xp is np:
         order = np.argsort(magnitudes, kind="stable")
         mask = np.ones(size, dtype=bool)
@@ -67,9 +67,15 @@ def n_m_mask(x, n: int, m: int):
             "pad it or move another axis there"
         )
     xp = _namespace(x)
-    groups = abs(x).reshape(*x.shape[:-1], -1, m)  # (..., k, m)
+    groups = _magnitudes(x).reshape(*x.shape[:-1], -1, m)  # (..., k, m)
     if xp is np:
         ranks = np.argsort(np.argsort(groups, axis=-1, kind="stable"), axis=-1, kind="stable")
     else:
         ranks = groups.argsort(dim=-1, stable=True).argsort(dim=-1, stable=True)
     return (ranks >= m - n).reshape(x.shape)
+
+
+def _magnitudes(x):
+    if _namespace(x) is not np and x.dtype.itemsize == 1:
+        x = x.float()  # torch sorts no float8
+    return abs(x)

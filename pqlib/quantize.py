@@ -1,9 +1,11 @@
 """Quantization: weights to integers and back, for numpy arrays and torch tensors alike."""
 
 import sys
+from numbers import Integral
 
 import numpy as np
 
+from pqlib._validation import check_dense
 from pqlib.grids import IntegerGrid
 
 
@@ -24,6 +26,8 @@ def _scale_like(x, grid: IntegerGrid, axis: int):
         )
     if grid.granularity == "tensor":
         return grid.scale
+    if not isinstance(axis, Integral):
+        raise TypeError(f"axis must be an int, got {axis!r}")
     if not -x.ndim <= axis < x.ndim or x.shape[axis] != grid.scale.size:
         raise ValueError(
             f"grid has {grid.scale.size} scales but x of shape {tuple(x.shape)} does not have that "
@@ -36,22 +40,27 @@ def _scale_like(x, grid: IntegerGrid, axis: int):
     return scale.astype(x.dtype) if xp is np else xp.as_tensor(scale).to(x)
 
 
-def _as_weights(x):
+def _as_weights(x, name="x"):
     xp = _namespace(x)
     if xp is np:
-        x = np.asarray(x)
+        try:
+            x = np.asarray(x)
+        except ValueError as error:
+            raise TypeError(f"{name} must be an array of real numbers: {error}") from error
         if x.dtype.kind in "iub":
             x = x.astype(np.float64)
         if x.dtype.kind != "f":
-            raise TypeError(f"x must hold real numbers, got dtype {x.dtype}")
-    elif not x.is_floating_point():
+            raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}")
+    else:
+        check_dense(name, x)
         if x.is_complex():
-            raise TypeError(f"x must hold real numbers, got dtype {x.dtype}")
-        x = x.to(xp.float64)
+            raise TypeError(f"{name} must hold real numbers, got dtype {x.dtype}")
+        if not x.is_floating_point():
+            x = x.to(xp.float64)
     if 0 in x.shape:
-        raise ValueError(f"x must not be empty, got shape {tuple(x.shape)}")
+        raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
     if not bool(xp.isfinite(x).all()):
-        raise ValueError("x must be finite, got NaN or infinity; remove or replace it")
+        raise ValueError(f"{name} must be finite, got NaN or infinity; remove or replace it")
     return x
 
 
@@ -102,10 +111,12 @@ def dequantize(integers, grid: IntegerGrid, axis: int = 0):
     """
     _check_grid(grid)
     xp = _namespace(integers)
-    integers = _as_weights(integers)
-    if bool(((integers < grid.qmin) | (integers > grid.qmax) | (integers % 1 != 0)).any()):
+    integers = _as_weights(integers, "integers")
+    bad = (integers < grid.qmin) | (integers > grid.qmax) | (integers % 1 != 0)
+    if bool(bad.any()):
         raise ValueError(
-            f"integers must be whole numbers in {grid.qmin}..{grid.qmax}, the range of the grid"
+            f"integers must be whole numbers in {grid.qmin}..{grid.qmax}, the range of the grid, "
+            f"got {float(integers[bad][0]):g}; clip them or take a grid of more bits"
         )
     # only now subtract: a uint8 would wrap round
     integers = integers.astype(np.float64) if xp is np else integers.to(xp.get_default_dtype())

@@ -6,12 +6,13 @@ array by branch and bound (`pqlib.scale_search`), for a distribution between bou
 """
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from pqlib._validation import as_finite_array, check_choice
+from pqlib._validation import as_finite_array, check_bits, check_choice
 from pqlib.density import Distribution
 from pqlib.distribution_scale import distribution_scales
 from pqlib.distributions import samples_of
@@ -77,6 +78,8 @@ def optimal_scale(
     if isinstance(dist_or_array, Distribution):
         raise ValueError("granularity='channel' needs an array; a distribution has no channels")
     x = as_finite_array("dist_or_array", dist_or_array)
+    if not isinstance(axis, Integral):
+        raise TypeError(f"axis must be an int, got {axis!r}")
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"axis={axis} is not an axis of an array of shape {x.shape}")
     return np.array([search_scale(c, n_bits, **kind).scale for c in np.moveaxis(x, axis, 0)])
@@ -93,7 +96,8 @@ def optimal_scales(
 
     Parameters as in `optimal_scale`; ``bits`` is a sequence of n_bits.
     """
-    grids = [IntegerGrid(b, 1.0, signed=signed, narrow_range=narrow_range) for b in bits]
+    kind = {"signed": signed, "narrow_range": narrow_range}
+    grids = [IntegerGrid(b, 1.0, **kind) for b in check_bits("bits", bits)]
     x = dist_or_array
     if isinstance(x, Distribution):
         x = samples_of(x)

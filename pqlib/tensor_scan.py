@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pqlib._validation import as_finite_array, check_choice, check_integer
+from pqlib._validation import as_finite_array, check_bits, check_choice, check_integer
 from pqlib.budget import REFERENCE_BITS, matched_sparsity, n_zeros
 from pqlib.grids import IntegerGrid
 from pqlib.scale_search import SortedWeights
@@ -43,7 +44,7 @@ class TensorRecord:
         In squared weight units.
     quant_sqnr_db, minmax_sqnr_db, prune_sqnr_db : float
         Quantization at the optimal scale, at the smallest scale that clips nothing, and pruning;
-        +inf where the error is 0, NaN where all weights are.
+        +inf where the error is 0, but NaN where all weights are 0 too: nothing was at stake.
     natural_sparsity : float
         Share of weights that quantization sets to zero.
     credited_sparsity, credited_sqnr_db : float
@@ -121,8 +122,10 @@ def scan_tensor_bits(
     """`scan_tensor` at several bit-widths, which sorts once; ``n_jobs`` of them at a time."""
     check_choice("granularity", granularity, ("tensor", "channel"))
     n_jobs = check_integer("n_jobs", n_jobs, low=1, high=1024)
-    grids = [IntegerGrid(b, 1.0) for b in bits]
+    grids = [IntegerGrid(b, 1.0) for b in check_bits("bits", bits)]
     x = _as_stored("x", x)
+    if not isinstance(axis, Integral):
+        raise TypeError(f"axis must be an int, got {axis!r}")
     if not -x.ndim <= axis < x.ndim and granularity == "channel":
         raise ValueError(f"axis={axis} is not an axis of an array of shape {x.shape}")
     weights = SortedWeights(x)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pqlib import magnitude_mask, matched_sparsity, n_m_mask, n_zeros
+from pqlib import kurtosis, magnitude_mask, matched_sparsity, n_m_mask, n_zeros
 
 torch = pytest.importorskip("torch", reason="the oracle: pip install pqlib[torch]")
 l1_unstructured = pytest.importorskip("torch.nn.utils.prune").l1_unstructured
@@ -93,3 +93,10 @@ def test_n_of_m_by_sorting_each_group(groups, n):
 def test_the_last_axis_holds_whole_groups(shape):
     with pytest.raises(ValueError, match=r"last axis of x must be a positive multiple of m=4"):
         n_m_mask(np.ones(shape), 2, 4)
+
+
+def test_torch_in_eight_bits_is_sorted_as_well():
+    x = torch.tensor([0.5, -3.0, 2.0, -0.25]).to(torch.float8_e4m3fn)
+    assert magnitude_mask(x, 0.5).tolist() == [False, True, True, False]
+    assert n_m_mask(x, 1, 2).tolist() == [False, True, True, False]
+    assert kurtosis(x) == kurtosis(x.float())

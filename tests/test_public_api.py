@@ -30,6 +30,8 @@ from pqlib import *
 nan, inf, ok = float("nan"), float("inf"), [0.5, -1.0, 2.0]
 grid, rng = IntegerGrid(4, 0.5), np.random.default_rng(0)
 two = LayerProblem(np.eye(2), [0.4, -0.3])
+import torch
+META, SPARSE = torch.zeros(3, device="meta"), torch.eye(3).to_sparse()
 for line in sys.stdin:
     expression = json.loads(line)
     try:
@@ -164,10 +166,10 @@ OTHERS = {
     "monte_carlo_pruning_mse(Normal(), 0.5, 1, rng)": ("ValueError", "n_samples must be.*got 1"),
     "monte_carlo_pruning_mse(Normal(), 0.5, 1e6, rng)": ("ValueError", "n_samples must be"),
     "monte_carlo_quantization_mse(Normal(), grid, 9, 0)": ("TypeError", r"rng must be a.*got 0"),
-    "Uniform(1, 1)": ("ValueError", r"b must be a finite number in \(1, inf\], got 1"),
+    "Uniform(1, 1)": ("ValueError", r"b must be a finite number in \(1, inf\), got 1"),
     "Uniform(nan, 1)": ("ValueError", "a must be a finite number.*nan"),
     "Normal(inf)": ("ValueError", "loc must be a finite number.*inf"),
-    "Truncated(Normal(), 2, 1)": ("ValueError", r"b must be a finite number in \(2, inf\]"),
+    "Truncated(Normal(), 2, 1)": ("ValueError", r"b must be a finite number in \(2, inf\)"),
     "Truncated(Normal(), -inf, 1)": ("ValueError", "a must be a finite number.*-inf"),
     "Truncated(Uniform(0, 1), 2, 3)": ("ValueError", "has no mass; widen"),
     "Truncated(Empirical(ok), 3, 4)": ("ValueError", "has no mass; widen"),
@@ -192,7 +194,40 @@ OTHERS = {
     "dequantize([1], None)": ("TypeError", "grid must be an IntegerGrid"),
     "dequantize([nan], grid)": ("ValueError", "must be finite"),
     "dequantize(['a'], grid)": ("TypeError", "real numbers"),
-    "dequantize([8], grid)": ("ValueError", r"whole numbers in -8\.\.7"),
+    "dequantize([8], grid)": ("ValueError", r"whole numbers in -8\.\.7, .*, got 8; clip them"),
+    "dequantize([0.5], grid)": ("ValueError", r"integers must be whole .*, got 0\.5"),
+    "quantize([[1, 2], [3]], grid)": ("TypeError", "x must be an array of real numbers"),
+    "quantize([ok], IntegerGrid(4, [1.0]), axis='x')": ("TypeError", "axis must be an int, got"),
+    "optimal_scale([ok], 4, granularity='channel', axis='x')": ("TypeError", "axis must be an int"),
+    "scan_tensor([ok], 4, granularity='channel', axis=None)": ("TypeError", "axis must be an int"),
+    "optimal_scales(ok, 4)": ("ValueError", "bits must be a sequence of bit-widths.*got 4"),
+    "scan_tensor_bits(ok, 4)": ("ValueError", "bits must be a sequence of bit-widths.*got 4"),
+    "compare_bits(ok, [])": ("ValueError", r"bits must be a sequence of bit-widths.*got \[\]"),
+    "compare_bits(ok, '4')": ("ValueError", "bits must be a sequence of bit-widths.*got '4'"),
+    "compare([nan], 4)": ("ValueError", "dist_or_array must be finite, got nan among 1 values"),
+    "profile(ok, 4, 0.5)": ("TypeError", "grid must be an IntegerGrid .*got 4"),
+    "crossing(3, 4, 1, 2)": ("TypeError", "family must map a shape to a Distribution, got 3"),
+    "truncation_at_kurtosis(Normal(), 28)": ("ValueError", "kurtosis 28; take another kurtosis"),
+    "allocate(3, 1)": ("TypeError", "curves must be a sequence with a curve per channel, got 3"),
+    "list(solve_channels(two, solve_pruning))": ("TypeError", "problems must be several"),
+    "list(solve_channels([two], solve_pruning, n_jobs=0))": (
+        "ValueError",
+        "n_jobs must be .*got 0",
+    ),
+    "Table(1)": ("TypeError", "columns must map headings to values, got 1"),
+    "magnitude_mask(META, 0.5)": (
+        "ValueError",
+        r"x must hold numbers, .*\(3,\) on the meta device",
+    ),
+    "fake_quantize(META, grid)": ("ValueError", "x must hold numbers, .*meta device; load its"),
+    "optimal_scale(META, 4)": ("ValueError", "dist_or_array must hold numbers, .*meta device"),
+    "IntegerGrid(4, META)": ("ValueError", "scale must hold numbers, .*meta device"),
+    "IntegerGrid(4, META[0])": (
+        "ValueError",
+        r"scale must hold numbers, .*\(\) on the meta device",
+    ),
+    "magnitude_mask(SPARSE, 0.5)": ("TypeError", r"x must be dense, .*use x\.to_dense\(\)"),
+    "kurtosis(SPARSE)": ("TypeError", r"x must be dense, got layout torch\.sparse_coo"),
     "matched_sparsity(0)": ("ValueError", r"n_bits must be a finite number in \(0, 16\], got 0"),
     "matched_sparsity(17)": ("ValueError", r"n_bits must be a finite number in \(0, 16\], got 17"),
     "matched_sparsity(nan)": ("ValueError", "n_bits must be a finite number.*nan"),
@@ -246,7 +281,7 @@ def cases():
     for value, expected in N_NONZERO.items():
         yield f"solve_pruning(two, {value})", *expected
     for call, name in WITH_POSITIVE.items():
-        interval = INTERVALS.get(call, r"\(0, inf\]")
+        interval = INTERVALS.get(call, r"\(0, inf\)")
         for value, (error, message) in POSITIVE.items():
             yield call.format(value), error, message.format(name=name, interval=interval)
     for call, expected in OTHERS.items():

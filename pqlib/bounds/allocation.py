@@ -10,7 +10,7 @@ any curves, which need not be convex (those of best subsets are not, so that mov
 a time can end short of the optimum). It costs the sum of t (n_c + 1) additions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +64,8 @@ def allocate(curves: Sequence[ArrayLike], n_nonzero: int) -> Allocation:
     >>> allocate([[9.0, 1.0, 0.0], [4.0, 3.0, 0.0]], n_nonzero=2)
     Allocation(n_nonzero=array([2, 0]), error=4.0)
     """
+    if not isinstance(curves, Iterable):
+        raise TypeError(f"curves must be a sequence with a curve per channel, got {curves!r}")
     checked = [as_finite_array(f"curves[{c}]", curve) for c, curve in enumerate(curves)]
     if not checked:
         raise ValueError("curves must hold the curve of at least one channel, got none")

@@ -57,6 +57,10 @@ def solve_channels(
     """
     if not callable(solve):
         raise TypeError(f"solve must take a LayerProblem and return a Result, got {solve!r}")
+    if not isinstance(problems, Iterable):
+        raise TypeError(f"problems must be several, such as [problem], got {problems!r}")
+    if n_jobs == 0:
+        raise ValueError("n_jobs must be a number of processes, or -1 for all cores, got 0")
     remaining = iter(problems)
     batches = iter(lambda: list(islice(remaining, _BATCH)), [])
     parallel = joblib.Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator")
