@@ -11,7 +11,7 @@ from pqlib.option_types import Bits
 _ALL_BITS = [2, 3, 4, 5, 6, 7, 8]  # the default, which the printed command leaves out
 
 
-@click.command()
+@click.command(short_help="How often a compressed network answers as before.")
 @click.argument("model", default="timm:efficientnet_lite0")
 @click.option("--weights", help="A checkpoint, 'pretrained' or 'random'; see `pqlib layers solve`.")
 @click.option("--images", help="A folder of JPEG and PNG; by default photographs of pip packages.")

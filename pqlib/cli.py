@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from pqlib.agreement_command import agreement
+from pqlib.layer_accuracy_command import layer_accuracy
 from pqlib.layers_command import layers
 from pqlib.leads_command import leads
 from pqlib.option_types import Bits
@@ -48,9 +49,13 @@ def main() -> None:
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @click.option(
-    "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Bit-widths at a time."
+    "--jobs",
+    type=click.IntRange(1),
+    default=os.cpu_count() or 1,
+    show_default="all cores",
+    help="Bit-widths at a time.",
 )
-@main.command("scan")
+@main.command("scan", short_help="Every weight tensor of any checkpoint, both methods.")
 def scan_sources(
     sources: tuple[str, ...],
     bits: list[int],
@@ -63,12 +68,12 @@ def scan_sources(
 
     \b
     SOURCE is one of
-      pip:efficientnet-lite0        weights that a pip package carries
-      torchvision:resnet18          downloaded once, into $TORCH_HOME
+      pip:efficientnet-lite0        weights that a pip package carries, as pip:minilm
+      torchvision:resnet18          downloaded once, into $TORCH_HOME; or NAME:WEIGHTS
       timm:efficientnet_lite0
       weights.safetensors           or .pth .pt .th .npz, an index of shards,
       some/folder                   or a directory of these
-      paper                         the 45 networks of the paper's appendix E
+      paper                         the 45 networks of the paper's appendix E, 8 GB in all
 
     \b
     pqlib scan pip:efficientnet-lite0
@@ -96,6 +101,7 @@ def scan_sources(
 main.add_command(layers)
 main.add_command(runs)
 runs.add_command(agreement)
+runs.add_command(layer_accuracy)
 runs.add_command(representations)
 runs.add_command(leads)
 
@@ -146,7 +152,11 @@ _profile = click.option(
     help="smoke: seconds, for tests; book: what is published; full: hours or a GPU.",
 )
 _jobs = click.option(
-    "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Chapters at a time."
+    "--jobs",
+    type=click.IntRange(1),
+    default=os.cpu_count() or 1,
+    show_default="all cores",
+    help="Chapters at a time.",
 )
 
 
@@ -220,7 +230,8 @@ def run(book: Any, name: str, texts: Any, yamls: Any, files: Any, encoded: Any) 
     pqlib book run distribution_error -p n_bits 3
     pqlib book run distribution_error -p distribution laplace -y '{n_bits: 3, seed: 1}'
 
-    Values are checked before anything runs; `pqlib book parameters NAME` lists them.
+    Names, types and ranges are checked before anything runs; `pqlib book parameters NAME` lists
+    them, and `pqlib book status` the chapters.
     """
     from pqlib.book.build import run_chapter
 
@@ -237,7 +248,10 @@ def _table(*headers: str, title: str) -> Table:
 @click.argument("name")
 @_command
 def parameters(book: Any, name: str) -> None:
-    """List what chapter NAME lets you change: types, defaults and limits."""
+    """List what chapter NAME lets you change: types, defaults and limits.
+
+    `pqlib book status` lists the chapters.
+    """
     table = _table("name", "type", "default", "allowed", "meaning", title=name)
     for p in book.chapter(name).parameters.values():
         table.add_row(p.name, p.type, repr(p.default), p.constraint, p.help)

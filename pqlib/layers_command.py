@@ -22,7 +22,13 @@ _CONFIG = (
         show_default=True,
         help="'imagenet' (with the model's own size and mean), or python:package.module:factory.",
     ),
-    click.option("--n-images", type=int, default=LayerBounds.n_images, show_default=True),
+    click.option(
+        "--n-images",
+        type=int,
+        default=LayerBounds.n_images,
+        show_default=True,
+        help="Drawn of the images, for the Gram matrices.",
+    ),
     click.option("--seed", type=int, default=0, show_default=True, help="Of every draw."),
     click.option("--image-seed", type=int, help="Of the draw of images; by default the seed."),
     click.option(
@@ -35,7 +41,9 @@ _CONFIG = (
     click.option(
         "--chunk", type=int, help="Most inputs of a chunk; by default the paper's 32 and 36."
     ),
-    click.option("--bits", type=Bits(), default="2-8", show_default=True),
+    click.option(
+        "--bits", type=Bits(), default="2-8", show_default=True, help="Such as 4 or 2,4,8."
+    ),
     click.option(
         "--n-channels",
         type=int,
@@ -50,7 +58,11 @@ _CONFIG = (
         show_default=True,
         help="Chunks drawn of each layer's fan-in; 0 for all.",
     ),
-    click.option("--n-positions", type=int, help="Outputs drawn of each image and layer."),
+    click.option(
+        "--n-positions",
+        type=int,
+        help="Outputs drawn of each image and layer, if it puts out more; by default all.",
+    ),
     click.option(
         "--max-nodes",
         type=int,
@@ -88,12 +100,12 @@ def _with(options: tuple[Callable, ...]) -> Callable:
     return decorate
 
 
-@click.group()
+@click.group(short_help="The layers of a network, solved to proven optimality.")
 def layers() -> None:
     """Compare both methods on the layers of a network, each solved to proven optimality."""
 
 
-@layers.command()
+@layers.command(short_help="Each channel to its proven optimum, by both methods.")
 @_with(_CONFIG)
 @click.option(
     "--engine",

@@ -8,7 +8,7 @@ import click
 from pqlib.run_command import Numbers
 
 
-@click.command()
+@click.command(short_help="Both methods side by side, with intervals.")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--seeds", type=Numbers(), help="Runs of these alone, such as 0,1; by default all.")
 @click.option("--n-draws", type=int, default=1000, show_default=True, help="Of the bootstrap.")

@@ -69,7 +69,7 @@ def _runs(command):
     return command
 
 
-@click.command()
+@click.command(short_help="Layers beside the original's in training (Figures 7, 8).")
 @_runs
 def representations(folder, checkpoint_seconds, dry_run, **options):
     """Compare each layer with the original's while a network is fine-tuned (Figures 7 and 8).

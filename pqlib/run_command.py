@@ -47,7 +47,7 @@ class RatesAt(Bits):
         return value if value == "all" else super().convert(value, param, ctx)
 
 
-@click.group("run")
+@click.group("run", short_help="Whole networks: fine-tuned, or one layer at a time.")
 def runs() -> None:
     """Whole networks: fine-tuned at equal budgets (Table 1), or one layer at a time (Figure 6)."""
 
@@ -69,7 +69,7 @@ _CELLS = (
         "--models",
         type=Names(),
         default="all",
-        show_default=True,
+        show_default="all eight of Table 1",
         help=f"With commas, of {', '.join(MODELS)}, cifar_resnet20, cifar_resnet32 and "
         "python:package.module:factory.",
     ),
@@ -81,11 +81,18 @@ _CELLS = (
         show_default=True,
         help=f"Of {', '.join(METHODS)}; none is the baseline alone, which all others bring along.",
     ),
-    click.option("--seeds", type=Numbers(), default="0", show_default=True),
+    click.option(
+        "--seeds",
+        type=Numbers(),
+        default="0",
+        show_default=True,
+        help="With commas; each has a baseline of its own.",
+    ),
     click.option(
         "--powers",
         type=Numbers(),
-        help="Learning rates tried of each cell: the preset's times 0.33 to these powers.",
+        help="Learning rates tried of each cell: the preset's times 0.33 to these powers, by "
+        "default the preset's, too.",
     ),
     click.option(
         "--rates-at",
@@ -99,13 +106,22 @@ _CELLS = (
     click.option(
         "--data",
         multiple=True,
-        help="Instead of the preset's: a source such as cifar10:PATH for all models, or "
-        "TASK=SOURCE for those of one task, such as segmentation=camvid:PATH; may be repeated.",
+        help="Instead of the preset's: a source as below for all models, or TASK=SOURCE for those "
+        "of one task, such as segmentation=camvid:PATH; may be repeated.",
     ),
 )
 TRAINING = (  # what `presets.CHANGES` names, for every experiment that trains networks
-    click.option("--size", type=Size(), help="Of the images in pixels, such as 64 or 192x256."),
-    click.option("--stem", type=click.Choice(["imagenet", "small"]), help="For images of 32 px."),
+    click.option(
+        "--size",
+        type=Size(),
+        help="Of the images in pixels, such as 64 or 192x256; by default the preset's, as all of "
+        "the following.",
+    ),
+    click.option(
+        "--stem",
+        type=click.Choice(["imagenet", "small"]),
+        help="First layers: as for ImageNet, or small ones for images of some 32 px.",
+    ),
     click.option("--variant", help="tf_efficientdet_d1, ...; 'small' DeepLab-V3 for small images."),
     click.option("--limit", type=int, help="Use at most so many images of each split."),
     click.option(
@@ -113,7 +129,11 @@ TRAINING = (  # what `presets.CHANGES` names, for every experiment that trains n
         type=click.IntRange(0),
         help="The same for the baselines' training; 0 for all images, by default as --limit.",
     ),
-    click.option("--weights", help="The baselines start from: 'pretrained', a checkpoint, ..."),
+    click.option(
+        "--weights",
+        help="The baselines start from: 'pretrained', 'random', a checkpoint (a file, or an "
+        "https address with its #sha256=HASH), or another network's, such as timm:NAME.",
+    ),
     click.option(
         "--validation",
         type=click.Choice(["train", "test"]),
@@ -121,9 +141,13 @@ TRAINING = (  # what `presets.CHANGES` names, for every experiment that trains n
     ),
     click.option("--epochs", type=int, help="Of the fine-tuning."),
     click.option("--baseline-epochs", type=int, help="Of the baselines' training; 0 for none."),
-    click.option("--batch-size", type=int),
+    click.option("--batch-size", type=int, help="Images of a step."),
     click.option("--max-steps", type=int, help="End each training after so many."),
-    click.option("--precision", type=click.Choice(["float32", "bf16", "fp16"])),
+    click.option(
+        "--precision",
+        type=click.Choice(["float32", "bf16", "fp16"]),
+        help="Of the layers' arithmetic, by autocast.",
+    ),
     click.option(
         "--channels-last",
         is_flag=True,
@@ -181,7 +205,7 @@ def _sweep(options: dict[str, Any]) -> Sweep:
     return Sweep(models=models, changes=changes, **named)
 
 
-@runs.command()
+@runs.command(short_help="Fine-tune networks quantized and pruned, and compare (Table 1).")
 @_cells
 @click.option(
     "--engine",
@@ -211,12 +235,24 @@ def table1(engine, jobs, retry_failed, dry_run, measure, folder, checkpoint_seco
     validation images; the table reports the test images. With --rates-at the rates are tried for
     some cells only, first of all; the dry run has no hash of the others until these are done.
 
+    \b
+    SOURCE of --data is one of
+      digits                   scikit-learn's, enlarged
+      scenes, scenes:N         made from the digits, for every task
+      folder:PATH              train/CLASS/*.jpg and test/, in a folder or a zip file
+      cifar10:PATH             the folder that holds cifar-10-batches-py
+      cifar10-npz:PATH         arrays x_train, y_train, x_test, y_test
+      camvid:PATH, voc:PATH    images and label maps
+      coco:PATH, boxes:PATH    images and boxes
+
     Every run has a row in the folder as soon as it ends, also if it fails, and a checkpoint
     before. The same command goes on where an interrupted one stopped, to the same numbers; what
     is done is never run twice, and another choice of models may use the same folder. table1.csv
     has the chosen run of each cell, runs.csv all of them. If a run failed, the exit status is 1.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if measure and not dry_run:
+        raise click.UsageError("--measure times a few steps for --dry-run; add that, or leave it")
     try:
         swept = _sweep(options)
         from pqlib.experiments import table1_run
@@ -244,7 +280,7 @@ def table1(engine, jobs, retry_failed, dry_run, measure, folder, checkpoint_seco
         )
 
 
-@runs.command()
+@runs.command(short_help="One run of table1 by its hash, also on many GPUs.")
 @click.argument("run_hash", metavar="HASH")
 @_cells
 def cell(run_hash, folder, checkpoint_seconds, **options):
@@ -268,72 +304,3 @@ def cell(run_hash, folder, checkpoint_seconds, **options):
         raise click.ClickException("interrupted; the same command goes on from here") from None
     if text:
         click.echo(text)
-
-
-@runs.command("layer-accuracy")
-@click.option(
-    "--model",
-    default="cifar_resnet20",
-    show_default=True,
-    help="A classifier: a name as in `pqlib run table1`, or python:package.module:factory.",
-)
-@click.option(
-    "--data",
-    default="digits",
-    show_default=True,
-    help="digits, folder:PATH, cifar10:PATH, cifar10-npz:PATH, ...",
-)
-@click.option("--weights", help="'pretrained', a checkpoint, ...; without them it is random.")
-@click.option("--size", type=Size(), default=32, show_default=True, help="Of the images, pixels.")
-@click.option("--stem", type=click.Choice(["imagenet", "small"]), default="imagenet")
-@click.option(
-    "--split",
-    type=click.Choice(["test", "train"]),
-    default="test",
-    show_default=True,
-    help="Evaluate on these images.",
-)
-@click.option("--limit", type=int, help="Use at most so many of them.")
-@click.option("--bits", type=Bits(), default="2-8", show_default=True)
-@click.option("--layers", type=Names(), default="all", show_default=True, help="With commas.")
-@click.option("--batch-size", type=int, default=64, show_default=True)
-@click.option("--n-threads", type=int, default=1, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option(
-    "--folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="For rows and table; by default one in runs/, named by a hash of the options.",
-)
-@click.option("--dry-run", is_flag=True, help="Say what it would cost, and stop.")
-def layer_accuracy(folder, dry_run, **options):
-    """Compress one layer at a time and see what the network loses (Figure 6).
-
-    \b
-    pqlib run layer-accuracy --weights trained.pth --data digits --size 16
-    pqlib run layer-accuracy --weights runs/table1-laptop/HASH/weights.pt --data digits
-    pqlib run layer-accuracy --weights pretrained --data cifar10:data --dry-run
-    pqlib run layer-accuracy --model resnet18 --weights pretrained --data folder:imagenet --size 224
-
-    Each convolution and each linear layer is quantized, at its MSE-optimal scale, and pruned to the
-    same size, at every budget, while all other layers stay as they are. A row holds the SNR of the
-    layer's output and that of the logits, the points of accuracy lost, the increase of the
-    cross-entropy, and how often the network still gives its original answer. Nothing is trained.
-
-    A row is kept as soon as it is measured: the same command goes on where an interrupted one
-    stopped, and repeats nothing. layer_accuracy.csv in the folder has all of them.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        from pqlib.experiments.layer_accuracy_run import LayerAccuracy, cost, run_with_progress
-
-        config = LayerAccuracy(**options)
-        if dry_run:
-            click.echo(cost(config))
-            return
-        folder = run_with_progress(config, folder)
-    except (ValueError, TypeError, OSError, ModuleNotFoundError, RuntimeError) as error:
-        raise click.ClickException(str(error)) from None
-    except KeyboardInterrupt:
-        raise click.ClickException("interrupted; the same command goes on from here") from None
-    click.echo(f"layer_accuracy.csv in {folder}")

@@ -15,7 +15,7 @@ ROOMS = (
     *("layers", "bounds", "training"),
     *("tensor_scan", "scan", "authors", "zoo_statistics", "zoo_predictors", "zoo_words"),
     *("findings", "plot_style", "plots", "prediction_plots", "zoo_plots", "scan_command"),
-    *("experiments", "option_types", "layers_command", "run_command"),
+    *("experiments", "option_types", "layers_command", "run_command", "layer_accuracy_command"),
     *("layer_findings", "layer_words", "layer_plots"),
     *("training_findings", "simple_models", "training_words", "rate_findings", "sweep_findings"),
     *("spared_findings", "edition_findings"),

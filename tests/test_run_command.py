@@ -1,6 +1,7 @@
 """`pqlib run`: help, dry runs, and mistakes answered in one line."""
 
 import dataclasses
+import re
 import shlex
 import subprocess
 import sys
@@ -26,6 +27,20 @@ def test_help_teaches(command):
     for part in ("--preset", "Table 4 on ImageNet", "pqlib run table1 --preset", "--folder"):
         assert part in output
     assert "--rates-at" in output and "2,4,8 takes 27 runs of a model and method, not 63" in output
+
+
+def test_measuring_is_for_a_dry_run_alone(tmp_path):
+    code, output = call("table1", "--measure", "--models", "resnet18", "--folder", tmp_path / "x")
+    assert code == 2 and "--measure times a few steps for --dry-run; add that" in output
+    assert not (tmp_path / "x").exists()
+
+
+def test_help_lists_the_sources_of_images():
+    from pqlib.training.data import FORMS
+
+    _, output = call("table1", "--help")
+    for form in re.split(", | or ", FORMS):
+        assert form in output
 
 
 def test_help_is_light():

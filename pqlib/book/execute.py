@@ -190,7 +190,8 @@ def _work(number: int, run: Run, events: Any) -> None:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         if isinstance(error, PapermillExecutionError):
-            reason = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)) or reason
+            whole = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
+            reason = f"{error.ename}: {error.evalue}\n\n{whole}"
         elif isinstance(error, TimeoutError):
             reason = f"It ran past {run.chapter.timeout} s (cell_timeout_s in the metadata)."
         source = place["source"].replace("\n", "\n    ")

@@ -15,6 +15,14 @@ CONTROLS = ("prune_at_once", "uncompressed")
 _FORMAT = 1  # of the records; another one is not read from an old folder
 
 
+def check_device(device: str) -> str:
+    """Return ``device`` if torch may know it; whether it is there shows when it is used."""
+    kind, _, number = device.partition(":") if isinstance(device, str) else ("", "", "")
+    if kind not in ("cpu", "cuda", "mps", "xpu") or (number and not number.isdecimal()):
+        raise ValueError(f"device must be such as cpu, cuda or cuda:1, got {device!r}")
+    return device
+
+
 @dataclass(frozen=True)
 class FineTune:
     """One run: a network, data, one method at one budget, one learning rate, one seed.
@@ -95,9 +103,7 @@ class FineTune:
         if self.limit is not None:
             check_integer("limit", self.limit, low=1, high=10**9)
         check_integer("bn_batches", self.bn_batches, low=1, high=10**6)
-        kind, _, number = self.device.partition(":")
-        if kind not in ("cpu", "cuda", "mps", "xpu") or (number and not number.isdecimal()):
-            raise ValueError(f"device must be such as cpu, cuda or cuda:1, got {self.device!r}")
+        check_device(self.device)
 
     @property
     def seed(self) -> int:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from pqlib._validation import check_choice, check_integer
+from pqlib.experiments.finetune_config import check_device
 from pqlib.experiments.finetune_record import fingerprint, made_with
 from pqlib.experiments.layer_accuracy import answers, cases, measure
 from pqlib.experiments.ledger import Ledger, config_hash
@@ -83,6 +84,7 @@ class LayerAccuracy:
         check_integer("batch_size", self.batch_size, low=1, high=10**6)
         check_integer("n_threads", self.n_threads, low=1, high=1024)
         check_integer("seed", self.seed, low=0, high=2**31)
+        check_device(self.device)
         if task_of(self.model) != "classification":
             raise ValueError(
                 f"model must classify, and {self.model!r} is for {task_of(self.model)}; accuracy "

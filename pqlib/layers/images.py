@@ -117,6 +117,11 @@ def open_images(
         raise TypeError(f"preprocessing must be a Preprocessing or None, got {preprocessing!r}")
     if transform == "imagenet":
         transform = preprocessing or Preprocessing()
+    elif isinstance(transform, str) and not transform.startswith("python:"):
+        raise ValueError(
+            "transform must be 'imagenet', python:package.module:factory or a callable, got "
+            f"{transform!r}"
+        )
     elif isinstance(transform, str):
         made = python_object(transform, "transform")()
         if not callable(made):

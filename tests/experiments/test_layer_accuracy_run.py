@@ -80,7 +80,7 @@ def test_rows_say_how_they_were_made(tmp_path):
 
 
 def runs_options(words):
-    from pqlib.run_command import layer_accuracy
+    from pqlib.layer_accuracy_command import layer_accuracy
 
     options = dict(layer_accuracy.make_context("layer-accuracy", words).params)
     del options["folder"], options["dry_run"]

@@ -167,7 +167,7 @@ def test_wrong_arguments_say_what_to_do(folder):
         open_images(3)
     with pytest.raises(TypeError, match="transform must be 'imagenet', python"):
         open_images(folder, 3)
-    with pytest.raises(ValueError, match="transform must be python:package"):
+    with pytest.raises(ValueError, match="transform must be 'imagenet', python:package"):
         open_images(folder, "imagenette")
     with pytest.raises(TypeError, match="preprocessing must be a Preprocessing"):
         open_images(folder, preprocessing=3)
