@@ -161,7 +161,8 @@ def test_the_zoo_at_its_other_defaults(tmp_path, monkeypatch):
     assert glued["beside_words"] == "Here they are not."
     assert "are not at hand" in glued["authors_words"]
     split = split_by_kurtosis(rows, 2)
-    assert f"{split.crossings['joint']:.1f} at 2 bits" in glued["crossing_words"]
+    many = f"(with {split.tensors['pruning'].size} tensors that pruning wins)"
+    assert f"{split.crossings['joint']:.1f} {many} at 2 bits" in glued["crossing_words"]
     assert f"{split.crossings['joint']:.3g} at 2 bits" in findings["fig-zoo-kurtosis"]
 
 
