@@ -77,6 +77,13 @@ def chunks_alone(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["chunk"].astype(str) != TOTAL]
 
 
+def scope(table: pd.DataFrame) -> str:
+    """What the rows are of: "24 chunks of 10 layers"."""
+    chunks, layers = len(table[["layer", "chunk"]].drop_duplicates()), table["layer"].nunique()
+    of = f"{layers} layers" if layers > 1 else "one layer"
+    return f"{chunks} chunks of {of}" if chunks > 1 else f"one chunk of {of}"
+
+
 def tally(verdicts: pd.DataFrame) -> pd.DataFrame:
     """How many chunks each of `KINDS` holds at each bit-width (index)."""
     kinds = chunks_alone(verdicts)["verdict"].map(kind_of)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pqlib.findings import Finding
-from pqlib.layer_findings import BOUNDS, decibels, lead_words
+from pqlib.layer_findings import BOUNDS, decibels, lead_words, scope
 from pqlib.layer_words import draws_words, stability_words
 from pqlib.plot_style import (
     MANY,
@@ -98,7 +98,7 @@ def rectangles(found: pd.DataFrame, name: str) -> Finding:
         figure,
         alt=f"Ranges of SNR of both methods, one rectangle per chunk: {finding}.",
         caption=(
-            f"The {_sample(found)} of this page. Each rectangle spans what a heuristic reaches and "
+            f"The {scope(found)} of this page. Each rectangle spans what a heuristic reaches and "
             "what a bound allows: quantization from Park and Boyd's heuristic to their bound, "
             "pruning from magnitude with refit to the optimum. The mark is the pair of exact "
             f"optima. {finding[0].upper()}{finding[1:]}."
@@ -143,7 +143,7 @@ def exact_scatter(terms: pd.DataFrame, name: str) -> Finding:
         alt=f"Exact SNR of pruning against quantization, per chunk. Quantization is ahead on: "
         f"{finding}.",
         caption=(
-            f"Both optima of every chunk ({_sample(terms)}), at the tensor's scale and one budget "
+            f"Both optima of every chunk ({scope(terms)}), at the tensor's scale and one budget "
             "for each channel. "
             f"Below the diagonal quantization loses less: {finding}.{left_out}"
         ),
@@ -175,19 +175,10 @@ def gains(terms: pd.DataFrame, name: str) -> Finding:
     return Finding(
         figure,
         alt=f"Gains over the paper's terms against bits: {finding}.",
-        caption=(
-            f"What the paper's terms leave out, over {_sample(terms)} (mark: median, bar: middle "
-            f"half): {finding}."
-        ),
+        caption=f"What the paper's terms leave out, over {scope(terms)} "
+        f"(mark: median, bar: middle half): {finding}.",
         name=name,
     )
-
-
-def _sample(table: pd.DataFrame) -> str:
-    """What the rows are of: "24 chunks of 10 layers"."""
-    chunks, layers = len(table[["layer", "chunk"]].drop_duplicates()), table["layer"].nunique()
-    of = f"{layers} layers" if layers > 1 else "one layer"
-    return f"{chunks} chunks of {of}" if chunks > 1 else f"one chunk of {of}"
 
 
 def tightness(rows: pd.DataFrame, name: str) -> Finding:

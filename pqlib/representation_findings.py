@@ -192,22 +192,17 @@ def start_words(moved: pd.DataFrame, measure: str) -> str:
     found = by_start(moved, measure)
     unit = " dB" if measure == "sqnr_db" else ""
     nearer = "" if np.isnan(found["near"]) else f", of the nearer half {found['near']:.0%}"
-    return (
-        f"of the half that begins farther from the original (up to "
-        f"{plain(found['median'], measure)}{unit}) {found['far']:.0%} come closer{nearer}"
-    )
+    median = f"{plain(found['median'], measure)}{unit}"
+    far = f"of the half that begins farther from the original (up to {median})"
+    return f"{far} {found['far']:.0%} come closer{nearer}"
 
 
 def start_ranks(moved: pd.DataFrame, measure: str) -> str:
     """Rank correlation of start and change over the layers of each run, by method and bit-width.
 
-    "quantization −0.12 at 2 bits, 0.44 at 4 bits; pruning ...". Of runs of a single layer, or of
-    equal starts, nothing is said.
-
-    Notes
-    -----
-    The change is the end less the start, and a CKA ends at 1: numbers below zero are to be
-    expected even if the end had nothing to do with the start.
+    "quantization −0.12 at 2 bits, 0.44 at 4 bits; pruning ...", without runs of a single layer or
+    of equal starts. The change is the end less the start, and a CKA ends at 1: numbers below zero
+    are to be expected even if the end had nothing to do with the start.
     """
     said = []
     for method, runs in moved.groupby("method", sort=False):
