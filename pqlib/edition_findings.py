@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from pqlib.edition_tables import gain_of
 from pqlib.rate_findings import METHODS, at_end, beyond_words
 from pqlib.sweep_findings import fine_tuned, swept
 from pqlib.training_findings import (
@@ -21,7 +22,7 @@ from pqlib.training_findings import (
     exceptions,
     lead_by_model,
 )
-from pqlib.verdicts import bits_phrase, by_bits, listed, points
+from pqlib.verdicts import bits_phrase, listed, points
 
 
 def words(
@@ -42,8 +43,8 @@ def words(
     -------
     dict
         ``edition_ahead``: who is ahead after fine-tuning, and where it is not quantization;
-        ``edition_range``: the smallest and the largest lead; ``edition_order``: see `order_words`;
-        ``edition_untested``: see `untested`;
+        ``edition_range``: the smallest and the largest lead; ``edition_order``,
+        ``edition_ranks``, ``edition_untested``: see `order_words`, `ranks_words` and `untested`;
         ``edition_below``: see `below_floor`, empty without a floor; those of `gain_words` and of
         `pqlib.rate_findings.beyond_words`.
     """
@@ -51,7 +52,8 @@ def words(
     return {
         "edition_ahead": ahead(fine),
         "edition_range": lead_range(fine),
-        "edition_order": order_words(fine, paper),
+        "edition_order": order_words(fine),
+        "edition_ranks": ranks_words(fine, paper),
         "edition_untested": untested(fine, paper),
         "edition_below": below_floor(table, floor) if floor is not None else "",
         **gain_words(table),
@@ -82,8 +84,18 @@ def lead_range(cells: pd.DataFrame) -> str:
     return f"from {ends[0]} to {ends[1]}"
 
 
-def order_words(cells: pd.DataFrame, paper: pd.DataFrame) -> str:
-    """The networks in the order of their median leads, and how like it the paper's order is.
+def order_words(cells: pd.DataFrame) -> str:
+    """The networks in the order of their median leads.
+
+    "ResNet-18 (+1.0 points) and ViT-small (+9.0 points)".
+    """
+    return listed(
+        f"{NAMES[model]} ({points(lead)})" for model, lead in lead_by_model(cells)["median"].items()
+    )
+
+
+def ranks_words(cells: pd.DataFrame, paper: pd.DataFrame) -> str:
+    """How like the paper's order of the networks ours is, by their median leads.
 
     Parameters
     ----------
@@ -95,10 +107,9 @@ def order_words(cells: pd.DataFrame, paper: pd.DataFrame) -> str:
     Returns
     -------
     str
-        "ResNet-18 (+1.0 points) and ViT-small (+9.0 points); the rank correlation with the paper's
-        medians is 1.00, and of all orders of 2 networks 50 % would be as like the paper's, or
-        more; of leads as shares of what a network has uncompressed it is 1.00". Of a network alone
-        only its lead.
+        "the rank correlation with the paper's medians is 1.00, and of all orders of 2 networks
+        50 % would be as like the paper's, or more; of leads as shares of what a network has
+        uncompressed it is 1.00"; "a single network has no order" of one alone.
 
     Notes
     -----
@@ -107,10 +118,9 @@ def order_words(cells: pd.DataFrame, paper: pd.DataFrame) -> str:
     """
     ours = lead_by_model(cells)["median"]
     theirs = lead_by_model(paper)["median"].reindex(ours.index).dropna()
-    text = listed(f"{NAMES[model]} ({points(lead)})" for model, lead in ours.items())
     ours = ours.loc[theirs.index]
     if len(ours) < 2:
-        return text
+        return "a single network has no order"
     relative = [
         (own["lead"] / own["fp_value"]).groupby(own["model"]).median().loc[theirs.index]
         for own in (cells, paper)
@@ -121,7 +131,7 @@ def order_words(cells: pd.DataFrame, paper: pd.DataFrame) -> str:
     every = np.array([*itertools.permutations(ranks[0])]) @ ranks[1] / len(ours)
     alike = np.mean(every > found - 1e-9)
     return (
-        f"{text}; the rank correlation with the paper's medians is {found:.2f}, and of all orders "
+        f"the rank correlation with the paper's medians is {found:.2f}, and of all orders "
         f"of {len(ours)} networks {100 * alike:.0f} % would be as like the paper's, or more; of "
         f"leads as shares of what a network has uncompressed it is {by_share:.2f}"
     ).replace("is -", "is −")
@@ -182,7 +192,7 @@ def below_floor(table: pd.DataFrame, floor: pd.DataFrame) -> str:
 
 
 def gain_words(table: pd.DataFrame) -> dict[str, str]:
-    """What fine-tuning adds to each method, and in how many cells it takes something away.
+    """In how many cells fine-tuning takes something away; `edition_tables.gains` has how much.
 
     Parameters
     ----------
@@ -192,32 +202,25 @@ def gain_words(table: pd.DataFrame) -> dict[str, str]:
     Returns
     -------
     dict
-        ``edition_gain_quant``, ``edition_gain_prune``: the median over networks at each budget, in
-        points; ``edition_lowered``: of how many cells training lowers each method, at which
-        budgets, and in how many of them the smallest rate that was tried is the chosen one.
-        "not run" where no network was also tested without training.
+        ``edition_lowered``: of how many cells training lowers each method; ``edition_smallest``: in
+        how many of quantization's the smallest rate that was tried is the chosen one. "not run"
+        where no network was also tested without training.
     """
     rows = swept(table)
-    found = {}
-    lowered = []
-    for name, method in zip(("quant", "prune"), METHODS, strict=True):
-        wide = rows.pivot_table(index=["model", "n_bits"], columns="when", values=method)
-        if POST_TRAINING not in wide:
-            return dict.fromkeys(
-                ("edition_gain_quant", "edition_gain_prune", "edition_lowered"), "not run"
-            )
-        gain = (wide[FINE_TUNED] - wide[POST_TRAINING]).dropna()
-        medians = gain.groupby("n_bits").median()
-        found[f"edition_gain_{name}"] = by_bits({int(b): points(v) for b, v in medians.items()})
-        worse = gain[gain < 0]
-        at = ", ".join(f"{n} at {b} bits" for b, n in worse.groupby("n_bits").size().items())
-        fine = rows[rows["when"] == FINE_TUNED].set_index(["model", "n_bits"], drop=False)
-        smallest = at_end(fine, method, min).loc[worse.index].sum()
-        at += f"; in {smallest} of them at the smallest rate tried"
-        lowered.append(
-            f"{method} in {len(worse)} of {len(gain)} cells{f' ({at})' if len(worse) else ''}"
-        )
-    return found | {"edition_lowered": " and ".join(lowered)}
+    fine = rows[rows["when"] == FINE_TUNED].set_index(["model", "n_bits"], drop=False)
+    gains = {method: gain_of(rows, method) for method in METHODS}
+    if any(gain.empty for gain in gains.values()):
+        return dict.fromkeys(("edition_lowered", "edition_smallest"), "not run")
+    worse = {method: gain[gain < 0] for method, gain in gains.items()}
+    first = METHODS[0]
+    smallest = int(at_end(fine, first, min).loc[worse[first].index].sum())
+    n = len(worse[first])
+    return {
+        "edition_lowered": " and ".join(
+            f"{method} in {len(worse[method])} of {len(gains[method])} cells" for method in METHODS
+        ),
+        "edition_smallest": f"all {n}" if smallest == n else f"{smallest} of {n}",
+    }
 
 
 def untrained_words(table: pd.DataFrame, model: str, n_bits: int) -> str:

@@ -26,7 +26,7 @@ from pqlib.representation_findings import (
 )
 from pqlib.verdicts import by_bits
 
-_SHORT = {"quant": "lsq", "prune": "prune", "once": "prune_at_once"}
+_PRUNING = {"prune": "prune", "once": "prune_at_once"}
 _PREDICTION = {
     FARTHER: "it departs, as predicted",
     CLOSER: "it does not depart, and the prediction fails",
@@ -174,10 +174,8 @@ def trend_words(found: pd.DataFrame) -> dict[str, str]:
     dict
         ``fig7_quantization``, ``fig7_pruning``: mean changes of SNR; ``fig8_snr``, ``fig8_cka``:
         the last layer's values, and ``last_moves``, where its SNR goes, of every method;
-        ``snr_changes``, ``cka_changes``: mean changes of every method; ``quant_snr``,
-        ``prune_snr``, ``once_snr`` and the like with ``_cka``: verdicts; ``claim_words``, with
-        pruning by the schedule, and ``claim_once``, with pruning at once. Empty for a method that
-        was not run.
+        ``quant_snr``: verdicts on quantization; ``claim_words``, with pruning by the schedule, and
+        ``claim_once``, with pruning at once. Empty for a method that was not run.
     """
     present = [method for method in NAMES if method in set(found["method"])]
 
@@ -188,14 +186,12 @@ def trend_words(found: pd.DataFrame) -> dict[str, str]:
         "fig7_quantization": change_words(found, "lsq", "sqnr_db"),
         "fig7_pruning": change_words(found, "prune", "sqnr_db"),
         "last_moves": of_all(last_layer_moves, "sqnr_db"),
+        "quant_snr": verdict_words(found, "lsq", "sqnr_db"),
         "claim_words": claim_words(found),
         "claim_once": claim_words(found, "prune_at_once"),
     }
     for short, measure in (("snr", "sqnr_db"), ("cka", "cka")):
         words[f"fig8_{short}"] = of_all(last_layer_words, measure)
-        words[f"{short}_changes"] = of_all(change_words, measure)
-        for key, method in _SHORT.items():
-            words[f"{key}_{short}"] = verdict_words(found, method, measure)
     return words
 
 
@@ -215,25 +211,26 @@ def beside_words(table: pd.DataFrame, **draws: int) -> dict[str, str]:
         ``beside_prune`` and ``beside_once``: than under pruning by the schedule, and at once.
     """
     return {
-        f"beside_{key}": difference_words(differences(table, _SHORT[key], **draws), "sqnr_db")
-        for key in ("prune", "once")
+        f"beside_{key}": difference_words(differences(table, method, **draws), "sqnr_db")
+        for key, method in _PRUNING.items()
     }
 
 
 def trends_table(found: pd.DataFrame) -> dict[str, list]:
-    """Columns of `pqlib.representation_findings.trends` by SNR: a row per method and bit-width."""
-    rows = found[found["measure"] == "sqnr_db"]
-    intervals = zip(rows["change"], rows["low"], rows["high"], strict=True)
+    """Columns of `pqlib.representation_findings.trends`: a row per method and bit-width.
+
+    Mean changes over layers with their intervals, and verdicts, by both measures; how many layers
+    come closer, by SNR.
+    """
+    rows, by_cka = (found[found["measure"] == measure] for measure in ("sqnr_db", "cka"))
     return {
         "method": [NAMES[method] for method in rows["method"]],
         "bits": rows["n_bits"].tolist(),
-        "mean change of SNR (dB), 95 % interval": [
-            f"{signed(c, 'sqnr_db').removesuffix(' dB')} "
-            f"({plain(low, 'sqnr_db')} to {plain(high, 'sqnr_db')})"
-            for c, low, high in intervals
-        ],
-        "layers that come closer": _counts(rows),
-        "verdict": rows["verdict"].tolist(),
+        "change of SNR (dB)": _changes(rows, "sqnr_db"),
+        "layers closer": _counts(rows),
+        "by SNR": rows["verdict"].tolist(),
+        "change of CKA": _changes(by_cka, "cka"),
+        "by CKA": by_cka["verdict"].tolist(),
     }
 
 
@@ -286,6 +283,15 @@ def _ends(table):
     moved = changes(table)
     by_width = moved[moved["method"] == "lsq"].groupby("n_bits")
     return by_width[["sqnr_db_before", "sqnr_db_after"]].mean()
+
+
+def _changes(rows, measure):
+    """Mean changes with their intervals, without a unit."""
+    return [
+        f"{signed(change, measure).removesuffix(' dB')} ({plain(low, measure)} to "
+        f"{plain(high, measure)})"
+        for change, low, high in zip(rows["change"], rows["low"], rows["high"], strict=True)
+    ]
 
 
 def _counts(rows):

@@ -10,7 +10,7 @@ import pandas as pd
 from pqlib.rate_findings import METHODS, numbers
 from pqlib.training_findings import FINE_TUNED, NAMES, SPARED
 from pqlib.training_words import lead_words, spared_table
-from pqlib.verdicts import bits_phrase, by_bits, listed
+from pqlib.verdicts import bits_phrase, listed
 
 
 def columns(*tables: pd.DataFrame) -> dict[str, list]:
@@ -32,8 +32,25 @@ def columns(*tables: pd.DataFrame) -> dict[str, list]:
     return found
 
 
+def gains(*tables: pd.DataFrame) -> dict[str, list]:
+    """What sparing both layers adds to each method, in points, with its interval.
+
+    Parameters
+    ----------
+    *tables : DataFrame
+        Of `pqlib.table1_leads.leads`.
+    """
+    found: dict[str, list] = {name: [] for name in ("network", "bits", *METHODS)}
+    for model, n_bits, rows in _with_spared(tables):
+        found["network"].append(NAMES[model])
+        found["bits"].append(n_bits)
+        for method in METHODS:
+            found[method].append(_gain(rows.loc[[*SPARED][-1]], method))
+    return found
+
+
 def effects(*tables: pd.DataFrame) -> dict[str, str]:
-    """What sparing both layers adds to each method, and who is ahead if one alone spares them.
+    """Where sparing layers changes who is ahead, what it spends, and where it takes another rate.
 
     Parameters
     ----------
@@ -43,21 +60,18 @@ def effects(*tables: pd.DataFrame) -> dict[str, str]:
     Returns
     -------
     dict
-        ``effect_networks``: each with its value before compression; ``effects``: points by network
-        and budget, with their intervals; ``effect_alike``, ``effect_both``: in how many cells the
-        verdict of the authors' default is another than with all layers treated alike, and than with
-        both spared in both methods; ``effect_bits``: how many bits per weight that default spends
-        more, at most; ``effect_rates``: where another learning rate was best once both layers were
-        spared, of cells for which several were tried; ``effect_taken``: where another one was taken
-        over from such a cell.
+        ``effect_networks``: each with its value before compression; ``effect_alike``,
+        ``effect_both``: in how many cells the verdict of the authors' default is another than with
+        all layers treated alike, and than with both spared in both methods; ``effect_bits``: how
+        many bits per weight that default spends more, at most; ``effect_rates``: where another
+        learning rate was best once both layers were spared, of cells for which several were tried;
+        ``effect_taken``: where another one was taken over from such a cell.
     """
-    found: dict[str, dict[int, str]] = {}
     whole: dict[str, str] = {}
     apart: dict[bool, dict[str, list[int]]] = {True: {}, False: {}}  # by: were several tried?
     alike, both, beyond = [], [], [0.0]
     for model, n_bits, rows in _with_spared(tables):
         beyond += [*(rows["bits_quantization"] - rows["bits_pruning"])]
-        found.setdefault(NAMES[model], {})[n_bits] = _gains(rows.loc[[*SPARED][-1]])
         fair, authors, spared = (rows.loc[comparison, "winner"] for comparison in SPARED)
         alike.append(fair != authors)
         both.append(spared != authors)
@@ -70,7 +84,6 @@ def effects(*tables: pd.DataFrame) -> dict[str, str]:
                 own.setdefault(f"{method} of {NAMES[model]}", []).append(n_bits)
     return {
         "effect_networks": listed([f"{k} ({value})" for k, value in whole.items()] or [""]),
-        "effects": "; ".join(f"{name} {by_bits(texts, '; ')}" for name, texts in found.items()),
         "effect_alike": f"{sum(alike)} of {len(alike)}",
         "effect_both": f"{sum(both)} of {len(both)}",
         "effect_bits": f"{max(beyond):.2f}",
@@ -84,15 +97,11 @@ def _cells(found):
     return listed([f"{name} at {bits_phrase(bits)}" for name, bits in found.items()] or ["none"])
 
 
-def _gains(row):
-    """What sparing adds: "+1.0 (0.2 to 1.9) for quantization and ..."."""
-    said = []
-    for method in METHODS:
-        gain = {"lead": row.get(f"gain_{method}", math.nan)}
-        gain |= {end: row.get(f"gain_{end}_{method}") for end in ("low", "high")}
-        known = not math.isnan(gain["lead"])
-        said.append(f"{lead_words(gain) if known else 'from other weights, unknown'} for {method}")
-    return " and ".join(said)
+def _gain(row, method):
+    """What sparing adds: "+1.0 (0.2 to 1.9)"."""
+    gain = {"lead": row.get(f"gain_{method}", math.nan)}
+    gain |= {end: row.get(f"gain_{end}_{method}") for end in ("low", "high")}
+    return "from other weights, unknown" if math.isnan(gain["lead"]) else lead_words(gain)
 
 
 def _with_spared(tables):

@@ -3,8 +3,6 @@
 Its table is that of `pqlib.table1_leads.leads`.
 """
 
-import math
-
 import pandas as pd
 
 from pqlib.experiments.presets import MODELS
@@ -136,16 +134,15 @@ def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
     -------
     dict
         ``edition_networks``: how many of the eight, ``edition_missing``: a sentence on the others,
-        empty if there are none; ``edition_fp``, ``edition_trained``: what the networks have
-        uncompressed and how they were trained; ``edition_settings``: epochs, images and seeds of
-        the fine-tuning; ``edition_sizes``: how its leads compare with the paper's;
+        empty if there are none; ``edition_fp``: what the networks have uncompressed;
+        ``edition_sizes``: how its leads compare with the paper's;
         ``edition_counts``, ``edition_exceptions``, ``edition_by_bits``: who is
         ahead after it; ``edition_beside``: how many cells agree with the paper's;
         ``edition_before``: who is ahead without training; ``edition_over``: in how many cells a
         compressed network has at least the original's value; ``edition_seeds``: how many; and
         `pqlib.rate_findings.ends_words`.
     """
-    table = _in_paper_order(swept(table))
+    table = in_paper_order(swept(table))
     fine, before = (table[table["when"] == when] for when in (FINE_TUNED, POST_TRAINING))
     own = dict([*fine.groupby("model", sort=False)])
     missing = [NAMES[m] for m in MODELS if m not in own]
@@ -160,20 +157,6 @@ def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
             f"{NAMES[m]} {rows['fp_value'].mean():.1f} % {rows['metric'].iloc[0]}"
             for m, rows in own.items()
         ),
-        "edition_trained": _grouped(
-            own,
-            lambda rows: (
-                f"{rows['fp_epochs'].iloc[0]:.0f} epochs of "
-                f"{rows['fp_n_train'].iloc[0]:,.0f} images of {rows['size'].iloc[0]} pixels"
-            ),
-        ),
-        "edition_settings": _grouped(
-            own,
-            lambda rows: (
-                f"{rows['epochs'].iloc[0]} epochs of {rows['n_train'].iloc[0]:,} "
-                f"images, tested on {rows['n_test'].iloc[0]:,}"
-            ),
-        ),
         "edition_counts": count_words(fine),
         "edition_exceptions": exceptions(fine),
         "edition_by_bits": lead_by_bits(fine),
@@ -187,57 +170,8 @@ def edition_words(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def edition_leads(table: pd.DataFrame, paper: pd.DataFrame) -> dict[str, list]:
-    """Columns: quantization's median lead at each budget, here and in the paper's table.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Of `pqlib.table1_leads.leads`; networks without fine-tuned runs are left out.
-    paper : DataFrame
-        `pqlib.training_findings.cells` of the paper's table; of it the same networks count.
-    """
-    rows = swept(table)
-    medians = rows.groupby(["when", "n_bits"])["lead"].median().unstack("when")
-    same = paper[paper["model"].isin(rows["model"])]
-    medians = medians.assign(paper=same.groupby("n_bits")["lead"].median())
-    medians = medians.sort_index(ascending=False)
-    n = same["model"].nunique()
-    theirs = f"in the paper, same {n} networks" if n > 1 else "in the paper, same network"
-    named = {"here": FINE_TUNED, theirs: "paper", "here, no training": POST_TRAINING}
-    columns: dict[str, list] = {"bits": medians.index.astype(int).tolist()}
-    for name, column in named.items():
-        values = medians[column] if column in medians else [math.nan] * len(medians)
-        columns[name] = [None if math.isnan(v) else float(v) for v in values]
-    return columns
-
-
-def edition_columns(table: pd.DataFrame) -> dict[str, list]:
-    """Table 1 in the paper's form: for each network both methods, trained or not, against bits.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Of `pqlib.table1_leads.leads`; networks without fine-tuned runs are left out.
-    """
-    table = _in_paper_order(swept(table))
-    bits = sorted(table["n_bits"].unique(), reverse=True)
-    found: dict[str, list] = {"network": [], "original": [], "method": []}
-    found |= {f"{n} bits": [] for n in bits}
-    for model, own in table.groupby("model", sort=False):
-        for when, after in ((FINE_TUNED, ""), (POST_TRAINING, ", no training")):
-            cells = own[own["when"] == when].set_index("n_bits")
-            for method in METHODS if len(cells) else ():
-                found["network"].append(NAMES[model])
-                found["original"].append(float(cells["fp_value"].mean()))
-                found["method"].append(method + after)
-                for n in bits:
-                    value = float(cells.loc[n, method]) if n in cells.index else None
-                    found[f"{n} bits"].append(value)
-    return found
-
-
-def _in_paper_order(table):
+def in_paper_order(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table by network, in the order of the paper's Table 1."""
     order = {model: place for place, model in enumerate(MODELS)}
     return table.sort_values("model", key=lambda models: models.map(order), kind="stable")
 
@@ -291,16 +225,6 @@ def _sizes(fine, paper):
             f"{ranks[1]:.2f} of leads as shares of what a network has uncompressed"
         ).replace("-", "−")
     return text
-
-
-def _grouped(own, say):
-    """What is said of each network's rows, networks of the same together."""
-    groups = {}
-    for model, rows in own.items():
-        groups.setdefault(say(rows), []).append(NAMES[model])
-    if len(groups) == 1:
-        return next(iter(groups))
-    return "; ".join(f"{text} ({listed(names)})" for text, names in groups.items())
 
 
 def _closes(table):

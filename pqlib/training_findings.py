@@ -110,11 +110,10 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
 def count_words(found: pd.DataFrame) -> str:
     """How the cells divide: "quantization is ahead in 53 of 56 cells, pruning in 2, 1 is a tie"."""
     n = found["winner"].value_counts()
-    ties = int(n.get("neither", 0))
-    return (
-        f"quantization is ahead in {n.get('quantization', 0)} of {len(found)} cells, pruning in "
-        f"{n.get('pruning', 0)}, {ties} {'is a tie' if ties == 1 else 'are ties'}"
-    )
+    pruning, ties = (int(n.get(what, 0)) for what in ("pruning", "neither"))
+    text = f"quantization is ahead in {n.get('quantization', 0)} of {len(found)} cells"
+    text += f", pruning in {pruning}" if pruning else ""
+    return text + (f", {ties} {'is a tie' if ties == 1 else 'are ties'}" if ties else "")
 
 
 def exceptions(found: pd.DataFrame) -> str:

@@ -30,3 +30,31 @@ def paper_of(leads, fp_value=80.0):
         for (model, n_bits), lead in leads.items()
     ]
     return pd.DataFrame(rows).assign(fp_value=fp_value)
+
+
+def edition_of():
+    """Two networks for images and one for scenes, one of them also without training."""
+    cifar = {"fp_epochs": 15, "fp_n_train": 45000, "epochs": 4, "n_train": 5000, "n_test": 10000}
+    scenes = {
+        "fp_epochs": 20,
+        "fp_n_train": 367,
+        "epochs": 40,
+        "n_train": 367,
+        "n_test": 233,
+        "size": "96x128",
+    }
+    return pd.concat(
+        [
+            sweep_of({2: (9.0,), 4: (-2.0,), 8: (0.1,)}, model="resnet18", **cifar),
+            sweep_of({2: (40.0,)}, when="post-training", model="resnet18", **cifar),
+            sweep_of({2: (13.0,), 4: (3.0,), 8: (0.2,)}, model="mobilenet_v2", **cifar),
+            sweep_of({2: (5.0,), 4: (0.0,)}, model="deeplab_v3_mobilenet_v2", metric="mIoU",
+                     **scenes),
+        ]
+    )  # fmt: skip
+
+
+PAPER_LEADS = {("resnet18", 2): 1.0, ("resnet18", 4): 0.5, ("resnet18", 8): 0.0,
+               ("mobilenet_v2", 2): 30.0, ("mobilenet_v2", 4): 2.0, ("mobilenet_v2", 8): 0.5,
+               ("deeplab_v3_mobilenet_v2", 2): -3.0, ("deeplab_v3_mobilenet_v2", 4): 4.0,
+               ("vit_small", 2): 99.0}  # fmt: skip

@@ -18,8 +18,8 @@ def test_who_is_ahead_in_one_clause():
     assert edition_findings.ahead(cells) == "quantization is ahead in all 2 cells"
     cells = sweep_of({2: (9.0,), 4: (-3.0,)}, model="resnet18")
     assert edition_findings.ahead(cells) == (
-        "quantization is ahead in 1 of 2 cells, pruning in 1, 0 are ties (pruning is ahead for "
-        "ResNet-18 at 4 bits)"
+        "quantization is ahead in 1 of 2 cells, pruning in 1 (pruning is ahead for ResNet-18 at 4 "
+        "bits)"
     )
     cells = sweep_of({2: (-9.0,)}, model="resnet18")
     assert edition_findings.ahead(cells).startswith("quantization is ahead in 0 of 1 cells")
@@ -43,22 +43,24 @@ def test_the_order_of_the_networks_beside_the_papers():
     ])  # fmt: skip
     paper = {("resnet18", 2): 1.0, ("vit_small", 2): 0.5, ("efficientdet", 2): 7.0}
     paper |= {("resnet50", 2): 0.0}  # not among ours
-    said = edition_findings.order_words(cells, paper_of(paper))
-    assert said == (
-        "ViT-small (+1.0 points), ResNet-18 (+3.0 points) and EfficientDet (+5.0 points); the rank "
-        "correlation with the paper's medians is 1.00, and of all orders of 3 networks 17 % would "
-        "be as like the paper's, or more; of leads as shares of what a network has uncompressed "
-        "it is 1.00"
+    assert edition_findings.order_words(cells) == (
+        "ViT-small (+1.0 points), ResNet-18 (+3.0 points) and EfficientDet (+5.0 points)"
+    )
+    assert edition_findings.ranks_words(cells, paper_of(paper)) == (
+        "the rank correlation with the paper's medians is 1.00, and of all orders of 3 networks "
+        "17 % would be as like the paper's, or more; of leads as shares of what a network has "
+        "uncompressed it is 1.00"
     )
     small = cells.assign(fp_value=cells["model"].map({"efficientdet": 99.0}).fillna(9.0))
-    assert "medians is 1.00" in edition_findings.order_words(small, paper_of(paper))
-    assert edition_findings.order_words(small, paper_of(paper)).endswith("uncompressed it is −0.50")
+    said = edition_findings.ranks_words(small, paper_of(paper))
+    assert "medians is 1.00" in said and said.endswith("uncompressed it is −0.50")
     paper |= {("vit_small", 2): 9.0}
     assert "is −0.50, and of all orders of 3 networks 83 %" in (
-        edition_findings.order_words(cells, paper_of(paper))
+        edition_findings.ranks_words(cells, paper_of(paper))
     )
     one = cells[cells["model"] == "resnet18"]
-    assert edition_findings.order_words(one, paper_of(paper)) == "ResNet-18 (+3.0 points)"
+    assert edition_findings.order_words(one) == "ResNet-18 (+3.0 points)"
+    assert edition_findings.ranks_words(one, paper_of(paper)) == "a single network has no order"
 
 
 def test_agreement_that_could_not_have_failed_is_told():
@@ -109,13 +111,11 @@ def test_what_training_adds_and_takes():
         sweep_of({2: (99.0,)}, "post-training", "resnet18", comparison=[*SPARED][1]),
     ]
     assert edition_findings.gain_words(pd.concat([*fine, *before])) == {
-        "edition_gain_quant": "+6.0 points at 2 bits, −0.5 points at 8 bits",
-        "edition_gain_prune": "+25.0 points at 2 and 8 bits",
-        "edition_lowered": "quantization in 1 of 4 cells (1 at 8 bits; in 0 of them at the "
-        "smallest rate tried) and pruning in 0 of 4 cells",
+        "edition_lowered": "quantization in 1 of 4 cells and pruning in 0 of 4 cells",
+        "edition_smallest": "0 of 1",
     }
     slow = pd.concat([*fine, *before]).assign(rate_quantization="0.01 0.0033")
-    assert "1 at 8 bits; in 1 of them at" in edition_findings.gain_words(slow)["edition_lowered"]
+    assert edition_findings.gain_words(slow)["edition_smallest"] == "all 1"
     assert set(edition_findings.gain_words(fine[0]).values()) == {"not run"}
 
 
@@ -153,5 +153,5 @@ def test_all_of_it_of_the_committed_tables():
 def test_all_of_it_of_few_cells(leads):
     said = edition_findings.words(sweep_of(leads, model="resnet18"), paper_of({("x", 2): 1.0}))
     assert said["edition_untested"] == said["edition_below"] == ""
-    assert said["edition_gain_quant"] == "not run"
+    assert said["edition_lowered"] == "not run"
     assert said["rates_at"] == "2 bits" if len(leads) == 1 else "2 and 3 bits"

@@ -146,6 +146,8 @@ def _work(number: int, run: Run, events: Any) -> None:
     # Ctrl-C is the parent's: it ends this process by an exit, which ends the kernel too.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    # Chapters run beside each other: threads that spin while they wait take cores from the rest.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # asyncio speaks up for a cell that is given up on an exit: nobody awaits its end any more.
     for name in ("papermill", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
