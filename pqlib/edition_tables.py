@@ -21,9 +21,11 @@ def trained(table: pd.DataFrame) -> dict[str, list]:
         columns = {
             "network": NAMES[model],
             "pixels": str(row["size"]),
-            "trained": _spent(row["fp_epochs"], row["fp_n_train"]),
+            "epochs": int(row["fp_epochs"]),
+            "images": f"{row['fp_n_train']:,.0f}",
             "uncompressed": f"{rows['fp_value'].mean():.1f} % {row['metric']}",
-            "each cell fine-tuned": _spent(row["epochs"], row["n_train"]),
+            "epochs of each cell": int(row["epochs"]),
+            "its images": f"{row['n_train']:,}",
             "test images": f"{row['n_test']:,}",
         }
         for name, value in columns.items():
@@ -140,10 +142,6 @@ def gain_of(rows: pd.DataFrame, method: str) -> pd.Series:
     wide = rows.pivot_table(index=["model", "n_bits"], columns="when", values=method)
     before = wide.get(POST_TRAINING, pd.Series(math.nan, index=wide.index))
     return (wide[FINE_TUNED] - before).dropna()
-
-
-def _spent(epochs, n_images) -> str:
-    return f"{epochs:.0f} epoch{'' if epochs == 1 else 's'} of {n_images:,.0f} images"
 
 
 def _known(value) -> float | None:
