@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from pqlib.agreement_command import agreement
+from pqlib.compare_command import compare
 from pqlib.layer_accuracy_command import layer_accuracy
 from pqlib.layers_command import layers
 from pqlib.leads_command import leads
@@ -104,6 +105,7 @@ runs.add_command(agreement)
 runs.add_command(layer_accuracy)
 runs.add_command(representations)
 runs.add_command(leads)
+runs.add_command(compare)
 
 
 @main.group()

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from pqlib.edition_tables import gain_of
+from pqlib.edition_tables import gain_of, remade_cells
 from pqlib.rate_findings import METHODS, at_end, beyond_words
 from pqlib.sweep_findings import fine_tuned, swept
 from pqlib.training_findings import (
@@ -249,3 +249,31 @@ def untrained_words(table: pd.DataFrame, model: str, n_bits: int) -> str:
         f"at {bits_phrase([n_bits])} {first} has {row[first]:.1f} % {row['metric']} and {second} "
         f"{row[second]:.1f} %, the original {row['fp_value']:.1f} %"
     )
+
+
+def again_words(table: pd.DataFrame) -> dict[str, str]:
+    """What came of cells that were made again from scratch.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `pqlib.table1_again.compare`.
+
+    Returns
+    -------
+    dict
+        ``again_bits``: in how many of them the weights are the same to the last bit, and
+        ``again_rate``: in how many validation chose the same learning rate; ``again_most``: the
+        largest difference of values, either way, and ``again_machines``: in how many the processor
+        was another.
+    """
+    rows = remade_cells(table)
+    n = len(rows)
+    most = rows["difference"].abs().max()
+    other = rows["hardware"] != rows["hardware_again"]
+    return {
+        "again_bits": f"{int(rows['same_bits'].sum())} of {n}",
+        "again_rate": f"{int(rows['chosen_again'].sum())} of {n}",
+        "again_most": f"{most:.1f} points",
+        "again_machines": f"{int(other.sum())} of {n}",
+    }

@@ -10,7 +10,15 @@ import pandas as pd
 
 from pqlib.rate_findings import METHODS
 from pqlib.sweep_findings import fine_tuned, in_paper_order, swept
-from pqlib.training_findings import FINE_TUNED, NAMES, POST_TRAINING, lead_by_model
+from pqlib.training_findings import (
+    FINE_TUNED,
+    METHODS_OF_RUNS,
+    NAMES,
+    POST_TRAINING,
+    lead_by_model,
+)
+from pqlib.training_words import lead_words
+from pqlib.verdicts import bits_phrase
 
 
 def trained(table: pd.DataFrame) -> dict[str, list]:
@@ -122,6 +130,47 @@ def gains(table: pd.DataFrame) -> dict[str, list]:
         lowered = by_budget.agg(lambda own: f"{int((own < 0).sum())} of {len(own)}")
         found[f"networks that lose, {method}"] = lowered.tolist()
     return {name: column[::-1] for name, column in found.items()}
+
+
+def remade(table: pd.DataFrame) -> dict[str, list]:
+    """Cells that were made again from scratch, beside what they were.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `pqlib.table1_again.compare`; of its runs those whose rate was the chosen one before.
+    """
+    rows = remade_cells(table)
+    return {
+        "network": [NAMES[model] for model in rows["model"]],
+        "cell": [
+            f"{METHODS_OF_RUNS[method][0]}, {bits_phrase([int(n)])}"
+            for method, n in zip(rows["method"], rows["n_bits"], strict=True)
+        ],
+        "value": rows["value"].tolist(),
+        "again": rows["value_again"].tolist(),
+        "difference (95 % interval)": [
+            lead_words({"lead": row["difference"], "low": row["low"], "high": row["high"]})
+            for _, row in rows.iterrows()
+        ],
+        "uncompressed": rows["fp_value"].tolist(),
+        "uncompressed, again": rows["fp_value_again"].tolist(),
+        "weights": ["same bits" if same else "others" for same in rows["same_bits"]],
+    }
+
+
+def remade_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs of `pqlib.table1_again.compare` that are cells of the table, in the paper's order.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    rows = table[table["chosen"] & table["method"].isin([*METHODS_OF_RUNS])]
+    if rows.empty:
+        raise ValueError("table has no cell that was made again; run `pqlib run compare`")
+    return in_paper_order(rows)
 
 
 def gain_of(rows: pd.DataFrame, method: str) -> pd.Series:

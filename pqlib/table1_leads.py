@@ -1,7 +1,7 @@
 """Quantization's lead over pruning in each cell of a sweep of Table 1, with its interval."""
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,13 +158,29 @@ def _lacking(name, sides, spared):
 
 def _interval(folder, firsts, seconds, n_draws, seed) -> tuple[float, float]:
     """`lead_interval` of runs over others, seed by seed."""
+    images = ([per_image(folder, r["hash"]) for r in runs] for runs in (firsts, seconds))
+    return paired_interval(firsts[0], [*zip(*images, strict=True)], n_draws=n_draws, seed=seed)
+
+
+def paired_interval(
+    run: Mapping[str, Any], pairs: Sequence[tuple[np.ndarray, np.ndarray]], **draws: int
+) -> tuple[float, float]:
+    """`pqlib.paired_bootstrap.lead_interval` in the metric of a run.
+
+    Parameters
+    ----------
+    run : mapping
+        Its record, of which task and size count.
+    pairs : sequence of (ndarray, ndarray)
+        What each test image adds to the metric, of `pqlib.training_findings.per_image`.
+    **draws : int
+        ``n_draws`` and ``seed``.
+    """
     from pqlib.training.tasks import task_class
 
-    run = firsts[0]
     size = tuple(np.broadcast_to(run["size"], 2).tolist())
     task = task_class(run["task"])(1, size, _AS_STORED)  # for its score alone
-    images = ([per_image(folder, r["hash"]) for r in runs] for runs in (firsts, seconds))
-    return lead_interval(task.scores, [*zip(*images, strict=True)], n_draws=n_draws, seed=seed)
+    return lead_interval(task.scores, pairs, **draws)
 
 
 def _gains(folder, spared, alike, n_draws, seed) -> dict[str, float]:

@@ -28,6 +28,7 @@ NAMES = {
     "cifar_resnet32": "ResNet-32",
 }
 PAPER, OURS, PUBLISHED = "paper_table1", "table1_small_data", "cifar_resnets"
+AGAIN = "table1_small_data_again"  # cells of `OURS` made again from scratch
 TWO_LAYERS = "mobilenet_v2_spared"  # with and without the first and the last layer spared
 FINE_TUNED, POST_TRAINING = "fine-tuned", "post-training"
 METHODS_OF_RUNS = {  # by that of a record: the method in words, and when it compresses
@@ -55,8 +56,8 @@ def read_table(name: str, folder: str) -> pd.DataFrame | None:
     Parameters
     ----------
     name : str
-        `PAPER`; `OURS`, `PUBLISHED` or `TWO_LAYERS`, as `pqlib.table1_leads.leads` makes them; or
-        `pqlib.simple_models.TABLE`.
+        `PAPER`; `OURS`, `PUBLISHED` or `TWO_LAYERS`, as `pqlib.table1_leads.leads` makes them;
+        `AGAIN`, of `pqlib.table1_again.compare`; or `pqlib.simple_models.TABLE`.
     folder : str
         "" for none.
     """

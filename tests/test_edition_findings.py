@@ -155,3 +155,21 @@ def test_all_of_it_of_few_cells(leads):
     assert said["edition_untested"] == said["edition_below"] == ""
     assert said["edition_lowered"] == "not run"
     assert said["rates_at"] == "2 bits" if len(leads) == 1 else "2 and 3 bits"
+
+
+def test_what_came_of_cells_made_again():
+    cell = {"method": "prune", "n_bits": 4, "chosen": True}
+    table = pd.DataFrame([
+        cell | {"model": "vit_small", "chosen_again": False, "difference": -0.34,
+                "same_bits": False, "hardware": "a", "hardware_again": "b"},
+        cell | {"model": "resnet18", "chosen_again": True, "difference": 0.0,
+                "same_bits": True, "hardware": "a", "hardware_again": "a"},
+        cell | {"model": "resnet18", "chosen": False, "chosen_again": False, "difference": 9.0,
+                "same_bits": False, "hardware": "a", "hardware_again": "b"},
+    ])  # fmt: skip
+    assert edition_findings.again_words(table) == {
+        "again_bits": "1 of 2",
+        "again_rate": "1 of 2",
+        "again_most": "0.3 points",
+        "again_machines": "1 of 2",
+    }

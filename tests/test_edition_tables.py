@@ -91,3 +91,32 @@ def test_the_committed_table_is_whole():
     assert gains["bits"] == [8, 7, 6, 5, 4, 3, 2]
     assert all(text.endswith("of 8") for text in gains["networks that lose, pruning"])
     assert len(trained["network"]) == 8
+
+
+def remade_of(*rows):
+    """Rows of `pqlib.table1_again.compare`."""
+    whole = {"method": "prune", "n_bits": 4, "chosen": True, "chosen_again": True}
+    whole |= {"value": 80.0, "value_again": 79.0, "difference": -1.0, "low": -2.0, "high": 0.5}
+    whole |= {"fp_value": 90.0, "fp_value_again": 90.5, "same_bits": False}
+    return pd.DataFrame([whole | row for row in rows])
+
+
+def test_cells_made_again():
+    table = remade_of(
+        {"model": "vit_small"},
+        {"model": "vit_small", "chosen": False},  # another rate of the same cell
+        {"model": "resnet18", "method": "none", "n_bits": None},
+        {"model": "resnet18", "method": "lsq", "n_bits": 5, "difference": 0.0, "same_bits": True},
+    )
+    assert edition_tables.remade(table) == {
+        "network": ["ResNet-18", "ViT-small"],
+        "cell": ["quantization, 5 bits", "pruning, 4 bits"],
+        "value": [80.0] * 2,
+        "again": [79.0] * 2,
+        "difference (95 % interval)": ["+0.0 (−2.0 to 0.5)", "−1.0 (−2.0 to 0.5)"],
+        "uncompressed": [90.0] * 2,
+        "uncompressed, again": [90.5] * 2,
+        "weights": ["same bits", "others"],
+    }
+    with pytest.raises(ValueError, match="no cell that was made again; run `pqlib run compare`"):
+        edition_tables.remade(table.iloc[1:3])

@@ -310,7 +310,7 @@ def table_of(
     ]
     cells: dict[str, list[dict[str, Any]]] = {}
     for record in [*records, *missing]:
-        cells.setdefault(_cell(record), []).append(record)
+        cells.setdefault(cell_of(record), []).append(record)
     rows = []
     for runs in cells.values():
         done = [r for r in runs if r["status"] == "done"]
@@ -340,6 +340,6 @@ RESULTS = (  # fields of a record that its config does not hold, and the learnin
 )
 
 
-def _cell(record) -> str:
+def cell_of(record: Mapping[str, Any]) -> str:
     """What a record is a number of, whatever its learning rate."""
     return config_hash({k: v for k, v in record.items() if k not in RESULTS})
