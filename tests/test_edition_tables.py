@@ -120,3 +120,17 @@ def test_cells_made_again():
     }
     with pytest.raises(ValueError, match="no cell that was made again; run `pqlib run compare`"):
         edition_tables.remade(table.iloc[1:3])
+
+
+def test_the_cells_made_again_are_cells_of_the_table():
+    again, table = (
+        training_findings.read_table(name, "book/results")
+        for name in (training_findings.AGAIN, training_findings.OURS)
+    )
+    cells = edition_tables.remade_cells(again)
+    assert len(cells) >= 2
+    for _, run in cells.iterrows():
+        side = training_findings.METHODS_OF_RUNS[run["method"]][0]
+        found = table[table[f"hash_{side}"] == run["hash"]]
+        assert len(found) == 1 and found[side].iloc[0] == pytest.approx(run["value"])
+        assert found[f"command_{side}"].iloc[0] == run["command"]
