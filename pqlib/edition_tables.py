@@ -153,8 +153,8 @@ def remade(table: pd.DataFrame) -> dict[str, list]:
             lead_words({"lead": row["difference"], "low": row["low"], "high": row["high"]})
             for _, row in rows.iterrows()
         ],
-        "uncompressed": rows["fp_value"].tolist(),
-        "uncompressed, again": rows["fp_value_again"].tolist(),
+        "original": rows["fp_value"].tolist(),
+        "original, again": rows["fp_value_again"].tolist(),
         "weights": ["same bits" if same else "others" for same in rows["same_bits"]],
     }
 
